@@ -1,0 +1,198 @@
+"""Periodic neighbour lists with explicit images, and the one gather and one scatter.
+
+A pair is (i, j, L) with |r_j + L A - r_i| < cutoff, each ordered pair once; an atom sees its
+own images. L is stored, nothing is wrapped, so cells of any size or shape are treated alike:
+a 2-atom cell has the neighbours that its supercells have.
+
+Potentials read what belongs to a neighbour with `gather` and add up what neighbours send with
+`scatter`, both along `Links`. A link names a row and the periodic image in which that row is
+meant. Padding is masked here, and here alone.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from phojax.checks import fail
+from phojax.structure import Structure
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["index", "image", "mask"], meta_fields=[]
+)
+@dataclass(frozen=True)
+class Links:
+    """References to rows of an array of per-cell things (atoms, bonds), some in other cells.
+
+    Attributes:
+        index: Row in the home cell; 0 for padding.
+        image: Lattice vector of the cell in which that row is meant.
+        mask: False for padding.
+    """
+
+    index: Int[Array, " link"]
+    image: Int[Array, "link 3"]
+    mask: Bool[Array, " link"]
+
+
+def links(index: Int[Array, " link"], mask: Bool[Array, " link"], image=None) -> Links:
+    """Return Links with the index of padding set to 0, by default into the home cell."""
+    if image is None:
+        image = jnp.zeros((*index.shape, 3), jnp.int32)
+    return Links(jnp.where(mask, index, 0), jnp.where(mask[..., None], image, 0), mask)
+
+
+def gather(values: Float[Array, "row *rest"], at: Links) -> Float[Array, "link *rest"]:
+    """Return the row each link points to; the rows of padding are arbitrary but finite."""
+    return values[at.index]
+
+
+def scatter(
+    messages: Float[Array, "link *rest"], at: Links, size: int
+) -> Float[Array, "row *rest"]:
+    """Return per row the sum of the messages of the links that point to it, padding left out."""
+    mask = at.mask.reshape(at.mask.shape + (1,) * (messages.ndim - 1))
+    return jax.ops.segment_sum(jnp.where(mask, messages, 0), at.index, size)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["centers", "others", "overflow"],
+    meta_fields=["cutoff"],
+)
+@dataclass(frozen=True)
+class Neighbors:
+    """Ordered pairs (i, j, L), those of one centre i standing together.
+
+    Attributes:
+        centers: Links to i, in the home cell.
+        others: Links to j, in the image L.
+        overflow: True where the capacity or the images were too few: the list is then incomplete.
+        cutoff: Å (static).
+    """
+
+    centers: Links
+    others: Links
+    overflow: Bool[Array, ""]
+    cutoff: float
+
+    @property
+    def mask(self) -> Bool[Array, " pair"]:
+        """False for padding."""
+        return self.others.mask
+
+
+class PairCapacity(NamedTuple):
+    """Static sizes of a neighbour list.
+
+    Attributes:
+        images: L runs from -images to +images along each lattice vector.
+        pairs: Number of rows.
+    """
+
+    images: tuple[int, int, int]
+    pairs: int
+
+
+def neighbor_list(crystal: Structure, cutoff: float, capacity: PairCapacity) -> Neighbors:
+    """Return all pairs closer than `cutoff` (Å); traceable, O(atoms² · images).
+
+    Not differentiable and need not be: which pairs there are is piecewise constant. Where the
+    capacity does not hold, `overflow` is set and the list must not be used.
+    """
+    x, cell = jax.lax.stop_gradient((crystal.positions, crystal.cell))
+    shifts = jnp.asarray(_image_grid(capacity.images), jnp.int32)
+    apart = x[None, None] - x[:, None, None] + (shifts.astype(x.dtype) @ cell)[:, None]  # i L j
+    squared = jnp.sum(apart**2, axis=-1)
+    real = crystal.numbers > 0
+    self_pair = jnp.eye(len(x), dtype=bool)[:, None] & jnp.all(shifts == 0, axis=1)[:, None]
+    close = (squared < cutoff**2) & real[:, None, None] & real & ~self_pair
+    (flat,) = jnp.nonzero(close.reshape(-1), size=capacity.pairs, fill_value=-1)
+    mask = flat >= 0
+    i, L, j = jnp.unravel_index(jnp.where(mask, flat, 0), close.shape)
+    # A cell bent so far that more images are in reach makes the list incomplete.
+    reach = jnp.asarray(capacity.images, x.dtype) + 0.0
+    wanted = _images_in_reach(jnp, x, cell, cutoff, real)
+    overflow = (jnp.sum(close) > capacity.pairs) | jnp.any(wanted > reach)
+    return Neighbors(
+        links(i.astype(jnp.int32), mask),
+        links(j.astype(jnp.int32), mask, shifts[L]),
+        overflow,
+        cutoff,
+    )
+
+
+def pair_capacity(crystal: Structure, cutoff: float, margin: float = 1.1) -> PairCapacity:
+    """Return sizes that hold for this concrete crystal and for slightly changed ones.
+
+    Args:
+        crystal: Concrete (not traced).
+        cutoff: Å.
+        margin: Factor of room on the number of pairs, which is then rounded up to few sizes so
+            that few shapes are compiled.
+
+    Raises:
+        InputError: a cutoff that is not positive, or positions spread over absurdly many cells.
+    """
+    if not cutoff > 0:
+        raise fail(f"cutoff {cutoff} Å", "a positive length")
+    x, cell = np.asarray(crystal.positions, float), np.asarray(crystal.cell, float)
+    real = np.asarray(crystal.numbers) > 0
+    # Room for a strain of some per cent before the images run out.
+    reach = _images_in_reach(np, x, cell, cutoff * 1.05, real)
+    if np.prod(2 * reach + 1) > 1e6:
+        raise fail(
+            f"a cutoff of {cutoff} Å reaches over {reach.astype(int).tolist()} cells",
+            "at most about 50 along each vector",
+            "Wrap the atoms into the cell, or check the lattice vectors",
+        )
+    images = tuple(int(n) for n in reach)
+    shifts = _image_grid(images) @ cell
+    pairs = 0
+    for center in x[real]:  # one centre at a time bounds the memory
+        apart = x[real][None] - center + shifts[:, None]
+        pairs += int(np.count_nonzero(np.sum(apart**2, axis=-1) < cutoff**2)) - 1
+    return PairCapacity(images, bucket(pairs * margin))
+
+
+def bucket(count: float, smallest: int = 32) -> int:
+    """Return the next of the sizes 32, 40, 48, 56, 64, 80, … (four to an octave)."""
+    size = smallest
+    while size < count:
+        step = 2 ** (int(np.log2(size)) - 2)
+        size += step
+    return size
+
+
+def separations(crystal: Structure, neighbors: Neighbors) -> Float[Array, "pair 3"]:
+    """Return r_j + L A - r_i in Å; (2 cutoff, 0, 0) for padding.
+
+    Differentiable in positions and cell.
+    """
+    images = neighbors.others.image.astype(crystal.cell.dtype)
+    apart = (
+        gather(crystal.positions, neighbors.others)
+        - gather(crystal.positions, neighbors.centers)
+        + images @ crystal.cell
+    )
+    far = jnp.zeros(3, apart.dtype).at[0].set(2 * neighbors.cutoff)
+    return jnp.where(neighbors.mask[:, None], apart, far)
+
+
+def _image_grid(images: tuple[int, int, int]) -> np.ndarray:
+    axes = [np.arange(-n, n + 1) for n in images]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+
+
+def _images_in_reach(xp, x, cell, cutoff, real):
+    """Return how many cells away a neighbour can be, per lattice vector."""
+    inverse = xp.linalg.inv(cell)
+    planes_apart = 1 / xp.sqrt(xp.sum(inverse**2, axis=0))
+    fractional = xp.where(real[:, None], x @ inverse, xp.nan)
+    spread = xp.nanmax(fractional, axis=0) - xp.nanmin(fractional, axis=0)
+    return xp.ceil(cutoff / planes_apart + spread - 1e-9)

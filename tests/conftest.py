@@ -1,0 +1,20 @@
+"""Switches shared by all tests: float64, shape annotations checked, the shared data folder."""
+
+import pathlib
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_enable_x64", True)
+install_import_hook("phojax", "beartype.beartype")
+
+_SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder with reference data beside the project; skips where it is absent."""
+    if not (_SHARED / "data").is_dir():
+        pytest.skip(f"reference data not found at {_SHARED}")
+    return _SHARED
