@@ -9,8 +9,6 @@ Potentials read what belongs to a neighbour with `gather` and add up what neighb
 meant. Padding is masked here, and here alone.
 """
 
-from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -19,13 +17,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from phojax.checks import fail
+from phojax.pytree import pytree
 from phojax.structure import Structure
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["index", "image", "mask"], meta_fields=[]
-)
-@dataclass(frozen=True)
+@pytree()
 class Links:
     """References to rows of an array of per-cell things (atoms, bonds), some in other cells.
 
@@ -60,12 +56,7 @@ def scatter(
     return jax.ops.segment_sum(jnp.where(mask, messages, 0), at.index, size)
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["centers", "others", "overflow"],
-    meta_fields=["cutoff"],
-)
-@dataclass(frozen=True)
+@pytree(static=("cutoff",))
 class Neighbors:
     """Ordered pairs (i, j, L), those of one centre i standing together.
 

@@ -6,27 +6,21 @@ it. Its atoms are ordered by j first and L second, so column j·n + L of Φ and 
 [j, L] of a reshaped array are the same atom.
 """
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.data import atomic_masses_iupac2016, chemical_symbols
 from jaxtyping import Array, Float, Int
 
 from phojax.checks import check_finite, check_shape, fail
+from phojax.pytree import pytree
 
 STANDARD_MASSES = np.asarray(atomic_masses_iupac2016)
 """Standard atomic weights by atomic number, in amu: IUPAC 2016 as tabulated by ASE."""
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["cell", "positions", "numbers", "masses"],
-    meta_fields=[],
-)
-@dataclass(frozen=True)
+@pytree()
 class Structure:
     """A periodic crystal. Atoms with number 0 are padding: no energy, no neighbours.
 
@@ -111,10 +105,7 @@ def padded(crystal: Structure, size: int) -> Structure:
     )
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["primitive", "images"], meta_fields=["matrix"]
-)
-@dataclass(frozen=True)
+@pytree(static=("matrix",))
 class Supercell:
     """A supercell and its map onto the primitive cell (order: see the module's header).
 

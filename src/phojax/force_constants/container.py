@@ -9,26 +9,19 @@ real-space local and keeps the symmetry of the crystal.
 Source: Parlinski, Li, Kawazoe, Phys. Rev. Lett. 78, 4063 (1997), p. 4064.
 """
 
-from dataclasses import dataclass
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from phojax.checks import check_finite, check_float64, check_shape
+from phojax.pytree import pytree
 from phojax.structure import Supercell
 
 _SAME_DISTANCE = 1e-4  # Å; images closer together than this share a pair equally
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["lattice", "row", "column", "at", "share"],
-    meta_fields=[],
-)
-@dataclass(frozen=True)
+@pytree()
 class Images:
     """The shares w of eq. (2) as a sparse list of entries.
 
@@ -47,10 +40,7 @@ class Images:
     share: Float[Array, " entry"]
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["values", "supercell", "images"], meta_fields=[]
-)
-@dataclass(frozen=True)
+@pytree()
 class ForceConstants:
     """Φ of eq. (1) with all that is needed to interpolate it.
 

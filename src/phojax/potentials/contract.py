@@ -10,8 +10,7 @@ was made from, and its energy is exact as long as no pair outside it comes withi
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -19,15 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from phojax.checks import InputError, fail
+from phojax.pytree import pytree
 from phojax.structure import Structure
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params"],
-    meta_fields=["name", "energy", "graph", "capacity", "elements", "cutoff", "provenance"],
+@pytree(
+    static=(
+        "name",
+        "energy",
+        "graph",
+        "capacity",
+        "elements",
+        "cutoff",
+        "provenance",
+    )
 )
-@dataclass(frozen=True)
 class Potential:
     """A potential energy surface (see the module's header for the three functions).
 
