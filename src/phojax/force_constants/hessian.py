@@ -1,0 +1,191 @@
+"""Force constants by automatic differentiation, plain or averaged over Gaussian displacements.
+
+    Φ d = ∂/∂s ∇E(x + s d) at s = 0                                            (1)
+    Φ_σ = ⟨∇∇E(x + σξ)⟩,  ξ ~ N(0, 1) for every coordinate of the supercell      (2)
+
+(1) is the derivative of the gradient along d (forward over reverse): exact, at the cost of a few
+force calls. (2) is the Hessian of the potential smoothed with the width σ (Å); by parts it also
+equals the effective harmonic force constants of that Gaussian ensemble. It is taken over pairs
+±ξ, so that odd anharmonicity cancels, and the ξ depend on the seed alone, not on σ.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from phojax.checks import check_float64, fail
+from phojax.force_constants.container import ForceConstants, force_constants
+from phojax.force_constants.reduction import (
+    Displacements,
+    from_responses,
+    independent_displacements,
+)
+from phojax.force_constants.sum_rules import Residuals, enforced
+from phojax.forces import energy_and_forces
+from phojax.potentials.contract import Potential, check_elements
+from phojax.structure import Structure, Supercell
+from phojax.symmetry import SpaceGroup
+
+
+@dataclass(frozen=True)
+class HessianResult:
+    """Force constants of a potential and what there is to know about their making.
+
+    Attributes:
+        force_constants: Sum rules and permutation symmetry enforced.
+        residuals: What was removed by that.
+        width: σ, Å.
+        pairs: (pair, i, j·L, 3, 3) the estimate of every ± pair, sum rules enforced; one
+            estimate where the width is 0.
+        columns: Hessian-vector products computed.
+    """
+
+    force_constants: ForceConstants
+    residuals: Residuals
+    width: float
+    pairs: Float[Array, "pair i jL 3 3"]
+    columns: int
+
+    @property
+    def standard_error(self) -> float | None:
+        """Root mean square statistical error of Φ in eV/Å²; None without an ensemble."""
+        count = self.pairs.shape[0]
+        if count < 2:
+            return None
+        return float(jnp.sqrt(jnp.mean(jnp.var(self.pairs, axis=0, ddof=1)) / count))
+
+    def leave_one_out(self) -> list[ForceConstants]:
+        """Return the force constants with each pair left out in turn (jackknife)."""
+        count = self.pairs.shape[0]
+        total = self.pairs.sum(axis=0)
+        return [
+            replace(self.force_constants, values=(total - pair) / (count - 1))
+            for pair in (self.pairs if count > 1 else ())
+        ]
+
+
+def responses(
+    potential: Potential,
+    crystal: Structure,
+    graph,
+    atoms: Float[Array, " row"],
+    directions: Float[Array, "row 3"],
+    batch: int = 4,
+) -> Float[Array, "row atom 3"]:
+    """Return dᵀ Φ(a, ·) of eq. (1) in eV/Å² for every row (a, d); traceable, differentiable.
+
+    Args:
+        potential: Twice differentiable.
+        crystal: The supercell.
+        graph: Its graph, held fixed.
+        atoms: Indices of the displaced atoms in `crystal`.
+        directions: Cartesian unit vectors.
+        batch: Rows computed at a time; memory grows with it.
+    """
+
+    def gradient(x):
+        return -energy_and_forces(potential, replace(crystal, positions=x), graph)[1]
+
+    # Linearised once, so that the primal is not computed again for every batch of rows.
+    _, product = jax.linearize(gradient, crystal.positions)
+
+    def response(row):
+        a, d = row
+        return product(jnp.zeros_like(crystal.positions).at[a].set(d))
+
+    return jax.lax.map(response, (atoms, directions), batch_size=batch)
+
+
+def gaussian_displacements(key: jax.Array, pair: int, atoms: int) -> Float[Array, "atom 3"]:
+    """Return ξ of eq. (2) for one pair: standard normal, the same for every width."""
+    return jax.random.normal(jax.random.fold_in(key, pair), (atoms, 3), float)
+
+
+@partial(jax.jit, static_argnames=("capacity", "batch"))
+def _responses(potential, crystal, shift, rows, capacity, batch):
+    moved = replace(crystal, positions=crystal.positions + shift)
+    graph = potential.graph(moved, capacity)
+    return responses(potential, moved, graph, *rows, batch=batch), graph.overflow
+
+
+def hessian(
+    potential: Potential,
+    supercell: Supercell,
+    group: SpaceGroup,
+    *,
+    width: float = 0.0,
+    pairs: int = 8,
+    key: jax.Array | None = None,
+    displacements: Displacements | None = None,
+    batch: int = 4,
+    on_pair: Callable[[int, int], None] | None = None,
+    done: dict[int, np.ndarray] | None = None,
+) -> HessianResult:
+    """Return force constants of the supercell by automatic differentiation (host loop).
+
+    Args:
+        potential: Twice differentiable, in float64.
+        supercell: Of an exactly symmetric primitive cell.
+        group: Space group of the primitive cell.
+        width: σ in Å; 0 for the plain Hessian.
+        pairs: Number of ± pairs where the width is not 0.
+        key: Random key for ξ; needed where the width is not 0.
+        displacements: Rows to compute; by default the independent ones.
+        batch: Rows at a time.
+        on_pair: Called with (pairs finished, pairs in all).
+        done: Responses of pairs computed before, by number; finished ones are added to it, so
+            that the caller can store them and resume.
+
+    Raises:
+        InputError: float32, a negative width, unknown elements, a result that is not finite.
+    """
+    crystal = supercell.structure
+    check_float64("positions", crystal.positions)
+    check_elements(potential, crystal)
+    if width < 0 or (width > 0 and (pairs < 1 or key is None)):
+        raise fail(
+            f"width {width} Å with {pairs} pairs and {'a' if key is not None else 'no'} key",
+            "a width of at least 0 and, above 0, at least one pair and a random key",
+        )
+    rows = displacements or independent_displacements(supercell, group)
+    copies = supercell.images.shape[0]
+    operands = jnp.asarray(rows.atoms * copies), jnp.asarray(rows.directions)
+    capacity = potential.capacity(crystal)
+    signs = (1, -1) if width > 0 else (0,)
+    count = pairs if width > 0 else 1
+    done = {} if done is None else done
+
+    for pair in range(count):
+        if pair not in done:
+            xi = gaussian_displacements(key, pair, len(crystal)) if width > 0 else 0.0
+            total = 0.0
+            for sign in signs:
+                shift = jnp.broadcast_to(jnp.asarray(sign * width * xi), crystal.positions.shape)
+                found, overflow = _responses(potential, crystal, shift, operands, capacity, batch)
+                if overflow:
+                    moved = replace(crystal, positions=crystal.positions + shift)
+                    capacity = potential.capacity(moved)
+                    found, overflow = _responses(
+                        potential, crystal, shift, operands, capacity, batch
+                    )
+                total += np.asarray(found) / len(signs)
+            if not np.all(np.isfinite(total)):
+                raise fail(
+                    f"{potential.name} returned second derivatives that are not finite",
+                    "finite ones",
+                    "Check for overlapping atoms, lower the width, or use another potential",
+                )
+            done[pair] = total
+        if on_pair is not None:
+            on_pair(pair + 1, count)
+
+    values = jnp.stack([from_responses(rows, jnp.asarray(done[p])) for p in range(count)])
+    raw = force_constants(values.mean(axis=0), supercell)
+    mean, removed = enforced(raw)
+    each = jnp.stack([enforced(replace(raw, values=v))[0].values for v in values])
+    return HessianResult(mean, removed, width, each, len(rows) * len(signs) * count)

@@ -1,0 +1,126 @@
+"""Which displacements of which atoms determine all force constants, by symmetry.
+
+The row Φ(a, ·) of an atom a is known once v_d(c) = dᵀ Φ(a, c) is known for directions d whose
+images R d under the site group of a span space: an operation g of that group gives
+
+    (R d)ᵀ Φ(a, g c) = v_d(c) Rᵀ                                              (1)
+
+All such equations are solved together by least squares, which averages over the site group.
+Rows of equivalent atoms follow from Φ(g a, g c) = R Φ(a, c) Rᵀ.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from phojax.force_constants.sum_rules import arrival_columns, preserving
+from phojax.structure import Supercell
+from phojax.symmetry import SpaceGroup
+
+
+@dataclass(frozen=True)
+class Displacements:
+    """Independent displacements of a crystal and the map from their responses to Φ.
+
+    Attributes:
+        atoms: (row,) primitive atom displaced.
+        directions: (row, 3) Cartesian unit vectors.
+        group: The operations used: those that leave the supercell lattice whole.
+        supercell: Where Φ lives.
+    """
+
+    atoms: np.ndarray
+    directions: np.ndarray
+    group: SpaceGroup
+    supercell: Supercell
+
+    def __len__(self) -> int:
+        return len(self.atoms)
+
+
+def independent_displacements(supercell: Supercell, group: SpaceGroup) -> Displacements:
+    """Return the fewest displacements (by greedy choice) that determine Φ on this supercell.
+
+    Args:
+        supercell: Its primitive cell must have the group exactly (`symmetry.symmetrized`).
+        group: Of the primitive cell.
+    """
+    group = preserving(group, supercell)
+    atoms, directions = [], []
+    for a in np.unique(group.orbits):
+        site = group.rotations_cartesian[group.permutation[:, a] == a]
+        chosen: list[np.ndarray] = []
+        while _smallest_span(site, chosen) < 1e-2:
+            best = max(_CANDIDATES, key=lambda d: _span_score(site, [*chosen, d]))
+            chosen.append(best)
+        atoms += [a] * len(chosen)
+        directions += chosen
+    return Displacements(np.array(atoms), np.array(directions), group, supercell)
+
+
+def all_displacements(supercell: Supercell, group: SpaceGroup) -> Displacements:
+    """Return the three Cartesian displacements of every primitive atom: no use of symmetry."""
+    n = len(supercell.primitive)
+    identity = np.array(
+        [np.array_equal(W, np.eye(3)) and np.array_equal(p, np.arange(n))
+         for W, p in zip(group.rotations, group.permutation, strict=True)]
+    )  # fmt: skip
+    return Displacements(
+        np.repeat(np.arange(n), 3), np.tile(np.eye(3), (n, 1)), group.subset(identity), supercell
+    )
+
+
+def from_responses(
+    displacements: Displacements, responses: Float[Array, "row jL 3"]
+) -> Float[Array, "i jL 3 3"]:
+    """Return Φ (eV/Å²) from dᵀ Φ(a, ·) of every displacement; linear, hence differentiable."""
+    group = displacements.group
+    n, atoms = len(displacements.supercell.primitive), responses.shape[1]
+    columns = arrival_columns(group, displacements.supercell)
+    values = jnp.zeros((n, atoms, 3, 3), responses.dtype)
+    for a in np.unique(displacements.atoms):
+        mine = np.flatnonzero(displacements.atoms == a)
+        d = displacements.directions[mine]
+        site = np.flatnonzero(group.permutation[:, a] == a)
+        turned = np.concatenate([d @ group.rotations_cartesian[g].T for g in site])
+        solve = np.linalg.pinv(turned).reshape(3, len(site), len(mine))
+        row = jnp.zeros((atoms, 3, 3), responses.dtype)
+        for k, g in enumerate(site):
+            v = responses[mine] @ group.rotations_cartesian[g].T  # (d, c, 3)
+            row = row.at[columns[g, a]].add(jnp.einsum("ad,dcb->cab", solve[:, k], v))
+        reached = np.zeros(n, bool)
+        for g in range(len(group)):
+            b = group.permutation[g, a]
+            if not reached[b]:
+                reached[b] = True
+                R = group.rotations_cartesian[g]
+                values = values.at[b, columns[g, a]].set(R @ row @ R.T)
+    return values
+
+
+_CANDIDATES = [
+    np.array(d) / np.linalg.norm(d)
+    for d in [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, -1, 0),
+              (1, 0, -1), (0, 1, -1), (1, 1, 1), (1, 2, 3), (3, 1, -2), (2, -3, 1)]
+]  # fmt: skip
+
+
+def _singular_values(site: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
+    if not chosen:
+        return np.zeros(3)
+    turned = np.concatenate([np.array(chosen) @ R.T for R in site])
+    return np.linalg.svd(turned / np.sqrt(len(turned)), compute_uv=False)[:3]
+
+
+def _smallest_span(site: np.ndarray, chosen: list[np.ndarray]) -> float:
+    values = _singular_values(site, chosen)
+    return float(values[2]) if len(values) == 3 else 0.0
+
+
+def _span_score(site: np.ndarray, chosen: list[np.ndarray]) -> tuple[int, float]:
+    """Score a choice: rank first, then conditioning (rounded, so that simple directions win)."""
+    values = _singular_values(site, chosen)
+    rank = int(np.sum(values > 1e-2))
+    return rank, round(float(values[rank - 1]) if rank else 0.0, 2)
