@@ -1,0 +1,60 @@
+# make demo        environment, install, phonons of the example structures into demo/
+# make test        environment, install, tests (no torch)
+# make test-torch  the tests that compare with torch, in an environment of their own
+# make lint types  style and type checks
+# make benchmark   every benchmark that this machine allows, within 10 minutes
+
+PYTHON ?= python3
+CHGNET = chgnet==0.4.2
+TORCH = torch==2.13.0
+BIN = .venv/bin
+TORCH_BIN = .venv-torch/bin
+
+.PHONY: demo test test-torch lint types benchmark clean
+
+demo: .venv/installed
+	$(BIN)/phojax phonons examples/structures/*.cif --temperature 300 800 --out demo
+
+test: .venv/tested
+	$(BIN)/python -m pytest -m "not torch"
+
+test-torch: .venv-torch/installed
+	$(TORCH_BIN)/python -m pytest -m torch
+
+lint: .venv/linted
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/linted
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+benchmark: .venv-torch/installed
+	$(TORCH_BIN)/python benchmarks/run_all.py
+
+# chgnet is installed for the weights in it; its dependencies (torch among them) are not needed.
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-deps $(CHGNET)
+	@touch $@
+
+.venv/tested: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	@touch $@
+
+.venv/linted: .venv/tested
+	$(BIN)/python -m pip install --quiet --editable ".[lint]"
+	@touch $@
+
+# torch first and alone: other versions bring gigabytes of CUDA libraries.
+.venv-torch/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-torch
+	$(TORCH_BIN)/python -m pip install --quiet --upgrade pip
+	$(TORCH_BIN)/python -m pip install --quiet $(TORCH)
+	$(TORCH_BIN)/python -m pip install --quiet --editable ".[test]" pymatgen nvidia-ml-py $(TORCH)
+	$(TORCH_BIN)/python -m pip install --quiet --no-deps $(CHGNET)
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-torch demo build
