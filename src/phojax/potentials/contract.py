@@ -50,7 +50,7 @@ class Potential:
     name: str
     params: Any
     energy: Callable[[Any, Structure, Any], jax.Array]
-    graph: Callable[[Structure, Hashable], Any]
+    graph: Callable[[Structure, Any], Any]
     capacity: Callable[[Structure], Hashable]
     elements: frozenset[int] | None
     cutoff: float

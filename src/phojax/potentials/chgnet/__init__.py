@@ -1,0 +1,34 @@
+"""CHGNet in JAX, with the weights of the chgnet distribution; torch is not needed."""
+
+import os
+import pathlib
+
+from phojax.potentials.chgnet.graph import CUTOFF, bond_graph, graph_capacity
+from phojax.potentials.chgnet.model import energy
+from phojax.potentials.chgnet.weights import checkpoint_path, parameters
+from phojax.potentials.contract import Potential
+
+
+def chgnet(path: str | os.PathLike | None = None) -> Potential:
+    """Return CHGNet 0.3.0 as a potential; its energy is that of the whole cell in eV.
+
+    Args:
+        path: A checkpoint of that architecture; that of the installed chgnet by default.
+
+    Raises:
+        InputError: chgnet is not installed, or the file cannot be read as plain tensors.
+    """
+    file = checkpoint_path() if path is None else pathlib.Path(path)
+    return Potential(
+        name="chgnet",
+        params=parameters(file),
+        energy=energy,
+        graph=bond_graph,
+        capacity=graph_capacity,
+        elements=frozenset(range(1, 95)),
+        cutoff=CUTOFF,
+        provenance=f"CHGNet 0.3.0 (Deng et al. 2023), {file.name}",
+    )
+
+
+__all__ = ["chgnet"]

@@ -1,0 +1,152 @@
+"""CHGNet 0.3.0: the energy of a crystal from its graph.
+
+Bases of a bond of length r, with learned frequencies w and the envelope u to the cutoff c:
+
+    b_k(r) = u(r/c) √(2/c) sin(w_k r/c) / r,      c = 6 Å (far) and 3 Å (near)              (1)
+    u(x) = 1 - 45 x⁸ + 80 x⁹ - 36 x¹⁰ for x < 1, else 0                                     (2)
+
+and of an angle, θ = arccos((1 - 10⁻⁶) n·n'), the constant, sines and cosines of w_k θ over √π   (3)
+
+Features of atoms v, bonds e and angles a start as linear maps of their element and bases, and
+are updated in turn, G being gated layers, W and W' linear maps of the far and near basis:
+
+    v_i  += O Σ_j  W(r_ij) G(v_i, e_ij, v_j)                                                (4)
+    e_ij += O Σ_k  W'(r_ij) W'(r_ik) G'(e_ij, e_ik, a_ijk, v_i)                             (5)
+    a_ijk += G"(e_ij, e_ik, a_ijk, v_i)                                                     (6)
+
+with a last (4), a layer norm and a perceptron to an energy per atom. All pairs and angles at
+their cutoff have the weight zero, with two derivatives, so padding and pairs beyond it are exact.
+
+The first matrix of G acts on the features side by side; here its blocks act on atoms, bonds and
+angles before they are gathered, which is the same sum in another order.
+Source: Deng et al., Nat. Mach. Intell. 5, 1031 (2023), methods; constants of version 0.3.0.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from phojax.neighbors import gather, scatter, separations
+from phojax.potentials.chgnet.graph import CUTOFF, NEAR, Graph
+from phojax.structure import Structure
+
+WIDTH = 64
+_EPSILON = 1e-5  # of the layer norms
+# The constant of eq. (3) is 1/√2 rounded to float32, in whatever precision the network runs.
+_HALF = float(np.float32(1) / np.sqrt(np.float32(2))) / math.sqrt(math.pi)
+
+
+def energy(params: Any, crystal: Structure, graph: Graph) -> Float[Array, ""]:
+    """Return the energy of the cell in eV, with that of the elements.
+
+    Differentiable in positions, cell and parameters, twice and more; third derivatives jump
+    where bonds reach a cutoff.
+    """
+    element = jnp.maximum(crystal.numbers - 1, 0)
+    vectors = separations(crystal, graph.bonds)
+    lengths = jnp.linalg.norm(vectors, axis=-1)
+    far = radial_basis(lengths, params["far_frequencies"], CUTOFF)
+    far_weight = far @ params["far_weight"]
+
+    near_lengths = gather(lengths, graph.near)
+    near_weight = (
+        radial_basis(near_lengths, params["near_frequencies"], NEAR) @ params["near_weight"]
+    )
+    directions = gather(vectors, graph.near) / near_lengths[:, None]
+    angles = angular_basis(directions, params["angle_frequencies"], graph) @ params["angle"]
+    weights = gather(near_weight, graph.angle_first) * gather(near_weight, graph.angle_second)
+
+    atoms = params["atom"][element]
+    start = bonds = gather(far, graph.near) @ params["bond"]
+    for step, layer in enumerate(params["atom_conv"]):
+        atoms = _updated_atoms(params, layer, atoms, far, far_weight, bonds - start, graph)
+        if step < len(params["bond_conv"]):
+            layer = params["bond_conv"][step]
+            sent = _gated(layer["gated"], _around(layer["gated"], atoms, bonds, angles, graph))
+            total = scatter(sent * weights, graph.angle_first, len(bonds))
+            bonds = bonds + total @ layer["out"]
+        if step < len(params["angle_update"]):
+            layer = params["angle_update"][step]
+            angles = angles + _gated(layer, _around(layer, atoms, bonds, angles, graph))
+
+    norm = params["readout_norm"]
+    x = _layer_norm(atoms, norm["scale"], norm["shift"])
+    *inner, last = params["readout"]
+    for layer in inner:
+        x = jax.nn.silu(x @ layer["matrix"] + layer["bias"])
+    per_atom = (x @ last["matrix"] + last["bias"])[:, 0] + params["reference"][element]
+    return jnp.sum(jnp.where(crystal.numbers > 0, per_atom, 0))
+
+
+def radial_basis(
+    r: Float[Array, " bond"], frequencies: Float[Array, " k"], cutoff: float
+) -> Float[Array, "bond k"]:
+    """Return eqs. (1, 2) in Å^(-3/2) for lengths in Å, zero from the cutoff on."""
+    # Both branches of `where` are differentiated; inside they are finite anyway.
+    x = jnp.minimum(r / cutoff, 1.0)
+    envelope = jnp.where(r < cutoff, 1 + x**8 * (-45 + x * (80 - 36 * x)), 0.0)
+    waves = jnp.sin(frequencies * (r / cutoff)[:, None])
+    return (envelope * math.sqrt(2 / cutoff) / r)[:, None] * waves
+
+
+def angular_basis(
+    directions: Float[Array, "near 3"], frequencies: Float[Array, " k"], graph: Graph
+) -> Float[Array, "angle basis"]:
+    """Return eq. (3) for the unit vectors of the near bonds."""
+    n1, n2 = gather(directions, graph.angle_first), gather(directions, graph.angle_second)
+    cosine = jnp.sum(n1 * n2, axis=-1) * graph.angle_sign.astype(n1.dtype)
+    # The factor is part of the model: it keeps the derivatives finite for bonds in line.
+    waves = jnp.arccos(cosine * (1 - 1e-6))[:, None] * frequencies
+    constant = jnp.full((len(cosine), 1), _HALF, n1.dtype)
+    scale = 1 / math.sqrt(math.pi)
+    return jnp.concatenate([constant, jnp.sin(waves) * scale, jnp.cos(waves) * scale], axis=1)
+
+
+def _updated_atoms(params, layer, atoms, far, far_weight, change, graph: Graph):
+    """Return eq. (4). `change` is that of the near bonds' features since the first layer."""
+    gated = layer["gated"]
+    of_center, of_bond, of_other = _blocks(gated["inner"], 3)
+    # Bonds beyond 3 Å keep their first features, which are linear in the basis.
+    at_bond = far @ (params["bond"] @ of_bond) + scatter(change @ of_bond, graph.near, len(far))
+    x = (
+        gather(atoms @ of_center + gated["inner_bias"], graph.centers)
+        + gather(atoms @ of_other, graph.others)
+        + gather(at_bond, graph.pair_bonds)
+    )
+    sent = _gated(gated, x) * gather(far_weight, graph.pair_bonds)
+    return atoms + scatter(sent, graph.centers, len(atoms)) @ layer["out"]
+
+
+def _around(gated, atoms, bonds, angles, graph: Graph):
+    """Return the first linear map of G' and G" at each angle."""
+    of_first, of_second, of_angle, of_center = _blocks(gated["inner"], 4)
+    return (
+        gather(bonds @ of_first, graph.angle_first)
+        + gather(bonds @ of_second, graph.angle_second)
+        + gather(atoms @ of_center + gated["inner_bias"], graph.angle_centers)
+        + angles @ of_angle
+    )
+
+
+def _gated(gated, x: Float[Array, "row both"]) -> Float[Array, "row width"]:
+    """Return core · gate from the sums of the first matrix, core and gate side by side."""
+    halves = []
+    for half, activation in enumerate((jax.nn.silu, jax.nn.sigmoid)):
+        y = x[:, half * WIDTH : (half + 1) * WIDTH]
+        for matrix, bias in zip(gated["outer"], gated["outer_bias"], strict=True):
+            y = jax.nn.silu(y) @ matrix[half] + bias[half]
+        halves.append(activation(_layer_norm(y, gated["scale"][half], gated["shift"][half])))
+    return halves[0] * halves[1]
+
+
+def _layer_norm(x, scale, shift):
+    x = x - jnp.mean(x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + _EPSILON) * scale + shift
+
+
+def _blocks(matrix, count: int):
+    return [matrix[k * WIDTH : (k + 1) * WIDTH] for k in range(count)]
