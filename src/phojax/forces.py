@@ -80,6 +80,11 @@ def evaluate(
     result, overflow = _evaluate(potential, crystal, capacity)
     if overflow:
         result, overflow = _evaluate(potential, crystal, potential.capacity(crystal))
+    if overflow:
+        raise InputError(
+            f"the neighbours of {potential.name} do not fit into the capacity it gave itself; "
+            "expected finite positions and cell"
+        )
     if not all(bool(np.all(np.isfinite(x))) for x in result):
         raise InputError(
             f"{potential.name} returned values that are not finite; expected finite energy, "

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from phojax.checks import fail
+from phojax.checks import check_finite, fail
 from phojax.pytree import pytree
 from phojax.structure import Structure
 
@@ -63,7 +63,8 @@ class Neighbors:
     Attributes:
         centers: Links to i, in the home cell.
         others: Links to j, in the image L.
-        overflow: True where the capacity or the images were too few: the list is then incomplete.
+        overflow: True where the capacity or the images were too few, or a position is not finite:
+            the list is then incomplete.
         cutoff: Å (static).
     """
 
@@ -109,7 +110,9 @@ def neighbor_list(crystal: Structure, cutoff: float, capacity: PairCapacity) -> 
     # A cell bent so far that more images are in reach makes the list incomplete.
     reach = jnp.asarray(capacity.images, x.dtype) + 0.0
     wanted = _images_in_reach(jnp, x, cell, cutoff, real)
-    overflow = (jnp.sum(close) > capacity.pairs) | jnp.any(wanted > reach)
+    # A position that is not a number has no pairs: its atom would vanish without a word.
+    known = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(cell))
+    overflow = (jnp.sum(close) > capacity.pairs) | jnp.any(wanted > reach) | ~known
     return Neighbors(
         links(i.astype(jnp.int32), mask),
         links(j.astype(jnp.int32), mask, shifts[L]),
@@ -128,10 +131,13 @@ def pair_capacity(crystal: Structure, cutoff: float, margin: float = 1.1) -> Pai
             that few shapes are compiled.
 
     Raises:
-        InputError: a cutoff that is not positive, or positions spread over absurdly many cells.
+        InputError: a cutoff that is not positive, positions or a cell that are not finite, or
+            positions spread over absurdly many cells.
     """
     if not cutoff > 0:
         raise fail(f"cutoff {cutoff} Å", "a positive length")
+    check_finite("positions", crystal.positions)
+    check_finite("cell", crystal.cell)
     x, cell = np.asarray(crystal.positions, float), np.asarray(crystal.cell, float)
     real = np.asarray(crystal.numbers) > 0
     # Room for a strain of some per cent before the images run out.
@@ -142,7 +148,7 @@ def pair_capacity(crystal: Structure, cutoff: float, margin: float = 1.1) -> Pai
             "at most about 50 along each vector",
             "Wrap the atoms into the cell, or check the lattice vectors",
         )
-    images = tuple(int(n) for n in reach)
+    images = (int(reach[0]), int(reach[1]), int(reach[2]))
     shifts = _image_grid(images) @ cell
     pairs = 0
     for center in x[real]:  # one centre at a time bounds the memory
@@ -186,4 +192,4 @@ def _images_in_reach(xp, x, cell, cutoff, real):
     planes_apart = 1 / xp.sqrt(xp.sum(inverse**2, axis=0))
     fractional = xp.where(real[:, None], x @ inverse, xp.nan)
     spread = xp.nanmax(fractional, axis=0) - xp.nanmin(fractional, axis=0)
-    return xp.ceil(cutoff / planes_apart + spread - 1e-9)
+    return xp.floor(cutoff / planes_apart + spread + 1e-9)
