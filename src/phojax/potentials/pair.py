@@ -11,7 +11,7 @@ lattice sum up to the cutoff, which jumps when a pair crosses it.
 Parameters are (element, element) tables, symmetric, over the sorted elements of the potential.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,42 +50,67 @@ class Bound:
         return self.function(*self.settings, *args)
 
 
-def lennard_jones(pairs: PairTable, *, cutoff: float, onset: float | None = None) -> Potential:
+def lennard_jones(
+    pairs: PairTable,
+    *,
+    cutoff: float,
+    onset: float | None = None,
+    elements: Iterable[str] = (),
+) -> Potential:
     """Return φ = 4ε [(σ/r)¹² - (σ/r)⁶].
 
     Args:
         pairs: (symbol, symbol) -> (ε in eV, σ in Å). Pairs that are not named do not interact.
         cutoff: Å.
         onset: Where the switch (2) begins, Å; 0.8 cutoff by default, cutoff for no switch.
+        elements: Further symbols that may be present and do not interact.
 
     Raises:
         InputError: unknown symbols, a pair named twice, a wrong number of parameters, an onset
             outside (0, cutoff].
     """
     idle = {"epsilon": 0.0, "sigma": 1.0}
-    return _pair_potential("lennard_jones", _lennard_jones, idle, pairs, cutoff, onset)
+    return _pair_potential("lennard_jones", _lennard_jones, idle, pairs, cutoff, onset, elements)
 
 
-def morse(pairs: PairTable, *, cutoff: float, onset: float | None = None) -> Potential:
+def morse(
+    pairs: PairTable,
+    *,
+    cutoff: float,
+    onset: float | None = None,
+    elements: Iterable[str] = (),
+) -> Potential:
     """Return φ = D [(1 - exp(-a (r - r₀)))² - 1], pairs -> (D in eV, a in 1/Å, r₀ in Å).
 
     The other arguments and the errors are those of `lennard_jones`.
     """
     idle = {"depth": 0.0, "width": 1.0, "length": 1.0}
-    return _pair_potential("morse", _morse, idle, pairs, cutoff, onset)
+    return _pair_potential("morse", _morse, idle, pairs, cutoff, onset, elements)
 
 
-def buckingham(pairs: PairTable, *, cutoff: float, onset: float | None = None) -> Potential:
+def buckingham(
+    pairs: PairTable,
+    *,
+    cutoff: float,
+    onset: float | None = None,
+    elements: Iterable[str] = (),
+) -> Potential:
     """Return φ = A exp(-r/ρ) - C/r⁶, pairs -> (A in eV, ρ in Å, C in eV Å⁶).
 
     It falls to minus infinity as r -> 0 where C > 0. The other arguments and the errors are
     those of `lennard_jones`.
     """
     idle = {"A": 0.0, "rho": 1.0, "C": 0.0}
-    return _pair_potential("buckingham", _buckingham, idle, pairs, cutoff, onset)
+    return _pair_potential("buckingham", _buckingham, idle, pairs, cutoff, onset, elements)
 
 
-def springs(pairs: PairTable, *, cutoff: float, onset: float | None = None) -> Potential:
+def springs(
+    pairs: PairTable,
+    *,
+    cutoff: float,
+    onset: float | None = None,
+    elements: Iterable[str] = (),
+) -> Potential:
     """Return φ = ½ k (r - r₀)², pairs -> (k in eV/Å², r₀ in Å).
 
     Every pair within the cutoff is joined, so it belongs between two shells of neighbours;
@@ -94,7 +119,7 @@ def springs(pairs: PairTable, *, cutoff: float, onset: float | None = None) -> P
     """
     idle = {"k": 0.0, "length": 1.0}
     onset = cutoff if onset is None else onset
-    return _pair_potential("springs", _spring, idle, pairs, cutoff, onset)
+    return _pair_potential("springs", _spring, idle, pairs, cutoff, onset, elements)
 
 
 def element_index(elements: tuple[int, ...], numbers: Int[Array, " atom"]) -> Int[Array, " atom"]:
@@ -134,13 +159,13 @@ def pair_room(cutoff: float, crystal: Structure) -> PairCapacity:
     return pair_capacity(crystal, cutoff)
 
 
-def _pair_potential(name, form, idle, pairs, cutoff, onset) -> Potential:
+def _pair_potential(name, form, idle, pairs, cutoff, onset, others) -> Potential:
     onset = 0.8 * cutoff if onset is None else onset
     if not 0 < onset <= cutoff:
         raise fail(f"onset {onset} Å with a cutoff of {cutoff} Å", "0 < onset <= cutoff")
     if not pairs:
         raise fail(f"{name} without pairs", "at least one pair of elements with its parameters")
-    elements = tuple(sorted({symbol_number(s) for pair in pairs for s in pair}))
+    elements = tuple(sorted({symbol_number(s) for pair in (*pairs, others) for s in pair}))
     tables = {key: np.full((len(elements),) * 2, value) for key, value in idle.items()}
     named = set()
     for pair, values in pairs.items():
