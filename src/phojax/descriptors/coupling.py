@@ -1,0 +1,192 @@
+"""Whether mobile ions move with or against their host in a mode.
+
+    C = Σ_b Re[e_i*·e_j exp(iq·(r_jL − r_i))] / √(Σ_b |e_i|² Σ_b |e_j|²)                  (1)
+
+over the bonds b = (i mobile, j host, lattice vector L) shorter than a cutoff. C lies in [−1, 1], is
++1 where the ions move in phase with their neighbours, and depends on nothing but the crystal:
+neither on the origin nor on the image of an atom that the cell holds. Numerator and both norms are
+summed over degenerate blocks.
+
+    C_paper = Re(E_mobile*·E_host) / |E_mobile||E_host|,   E_S = Σ_{j∈S} e_j             (2)
+
+with q folded into the first zone is what eq. 9 of the paper amounts to. Its phases make it
+undefined where a sum vanishes and ambiguous on the zone's boundary; both are reported.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from phojax.checks import fail
+from phojax.dynmat import atomic_phases
+from phojax.modes import Modes, block_mean, block_sum, degenerate_blocks
+from phojax.neighbors import neighbor_list, pair_capacity
+from phojax.pytree import pytree
+from phojax.structure import Structure
+from phojax.units import eigenvalue_from_THz
+
+_UNDEFINED = 1e-6  # |E_S| below which eq. (2) is undefined (PHYSICS D4)
+_ON_BOUNDARY = 1e-6  # relative difference of |q + G| below which two G are equally near
+
+
+@pytree()
+class Bonds:
+    """Bonds from mobile ions to host atoms.
+
+    Attributes:
+        mobile: Index of i.
+        host: Index of j.
+        image: L, the cell in which j is meant.
+    """
+
+    mobile: Int[Array, " bond"]
+    host: Int[Array, " bond"]
+    image: Int[Array, "bond 3"]
+
+
+def bonds(crystal: Structure, mobile: Bool[Array, " atom"], cutoff: float = 3.5) -> Bonds:
+    """Return the bonds shorter than `cutoff` (Å) from mobile to other atoms; on the host.
+
+    Args:
+        crystal: Concrete (not traced).
+        mobile: True for mobile ions.
+        cutoff: Å.
+
+    Raises:
+        InputError: no atom is mobile, or none is not.
+    """
+    moves = np.asarray(mobile)
+    if moves.all() or not moves.any():
+        raise fail(
+            f"{moves.sum()} of {len(moves)} atoms are mobile",
+            "mobile ions and a host",
+            "Coupling is between the two",
+        )
+    found = neighbor_list(crystal, cutoff, pair_capacity(crystal, cutoff))
+    i, j = np.asarray(found.centers.index), np.asarray(found.others.index)
+    kept = np.asarray(found.mask) & moves[i] & ~moves[j]
+    return Bonds(jnp.asarray(i[kept]), jnp.asarray(j[kept]), jnp.asarray(found.others.image)[kept])
+
+
+def coupling(
+    found: Modes, among: Bonds, blocks: Int[Array, "q mode"] | None = None
+) -> Float[Array, "q mode"]:
+    """Return C of eq. (1); NaN where no bonded ion or no bonded host atom moves.
+
+    Args:
+        found: The modes.
+        among: From `bonds`.
+        blocks: From `modes.degenerate_blocks`, with its defaults if not given.
+    """
+    if blocks is None:
+        blocks = degenerate_blocks(found.eigenvalues)
+    count = found.eigenvectors.shape[2]
+    x = found.structure.fractional
+    vectors = x[among.host] + among.image.astype(x.dtype) - x[among.mobile]
+    # Bonds of one pair of atoms share e_i and e_j: add up their phases first.
+    phases = atomic_phases(vectors, found.q)
+    between = jnp.zeros((found.q.shape[0], count, count), phases.dtype)
+    between = between.at[:, among.mobile, among.host].add(phases)
+    e = found.eigenvectors
+    pulled = jnp.einsum("qij,qnja->qnia", between, e)
+    together = jnp.sum((e.conj() * pulled).real, axis=(2, 3))
+    size = jnp.sum(e.real**2 + e.imag**2, axis=-1)
+    number = jnp.zeros(count)
+    mobile_norm = size @ number.at[among.mobile].add(1.0)
+    host_norm = size @ number.at[among.host].add(1.0)
+    sums = block_sum(jnp.stack([together, mobile_norm, host_norm], axis=-1), blocks)
+    norm = sums[..., 1] * sums[..., 2]
+    return jnp.where(norm > 0, sums[..., 0] / jnp.sqrt(jnp.where(norm > 0, norm, 1.0)), jnp.nan)
+
+
+@pytree()
+class PaperCoupling:
+    """Eq. (2) with its warnings.
+
+    Attributes:
+        values: C_paper; NaN where undefined.
+        on_boundary: q on the boundary of the first zone, where the value depends on the choice
+            among equally near G.
+    """
+
+    values: Float[Array, "q mode"]
+    on_boundary: Bool[Array, " q"]
+
+
+def coupling_paper(
+    found: Modes, mobile: Bool[Array, " atom"], blocks: Int[Array, "q mode"] | None = None
+) -> PaperCoupling:
+    """Return C_paper of eq. (2); depends on which images of the atoms the cell holds.
+
+    Args:
+        found: The modes.
+        mobile: True for mobile ions; the others are the host.
+        blocks: From `modes.degenerate_blocks`, with its defaults if not given.
+    """
+    if blocks is None:
+        blocks = degenerate_blocks(found.eigenvalues)
+    G, on_boundary = first_zone_shift(found.q, found.structure.cell)
+    # e(q + G)_j = e(q)_j exp(−iG·r_j)
+    phases = jnp.exp(-2j * jnp.pi * G @ found.structure.fractional.T)
+    e = found.eigenvectors * phases[:, None, :, None]
+    E_mobile = jnp.einsum("i,qnia->qna", mobile.astype(e.dtype), e)
+    E_host = jnp.einsum("i,qnia->qna", (~mobile).astype(e.dtype), e)
+    means = block_mean(
+        jnp.stack(
+            [
+                jnp.sum((E_mobile.conj() * E_host).real, axis=-1),
+                jnp.sum(jnp.abs(E_mobile) ** 2, axis=-1),
+                jnp.sum(jnp.abs(E_host) ** 2, axis=-1),
+            ],
+            axis=-1,
+        ),
+        blocks,
+    )
+    defined = jnp.all(means[..., 1:] >= _UNDEFINED**2, axis=-1)
+    norm = jnp.where(defined, means[..., 1] * means[..., 2], 1.0)
+    values = jnp.where(defined, means[..., 0] / jnp.sqrt(norm), jnp.nan)
+    return PaperCoupling(values, on_boundary)
+
+
+def first_zone_shift(
+    q: Float[Array, "q 3"], cell: Float[Array, "3 3"]
+) -> tuple[Float[Array, "q 3"], Bool[Array, " q"]]:
+    """Return G (fractional) that brings q into the first zone, and whether q + G is on its rim.
+
+    Searches G within ±3 of the rounded q, enough for any cell that is not extremely skewed.
+    """
+    axis = np.arange(-3, 4)
+    steps = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    # Shortest steps first: among equals the same G is taken everywhere.
+    steps = jnp.asarray(steps[np.argsort(np.abs(steps).sum(1), kind="stable")], q.dtype)
+    base = q - jnp.rint(q)
+    length = jnp.linalg.norm((base[:, None] + steps) @ jnp.linalg.inv(cell).T, axis=-1)
+    shortest = jnp.min(length, axis=-1, keepdims=True)
+    equal = length <= shortest * (1 + _ON_BOUNDARY) + 1e-12
+    return steps[jnp.argmax(equal, axis=-1)] - jnp.rint(q), jnp.sum(equal, axis=-1) > 1
+
+
+def mean_coupling(
+    found: Modes,
+    couplings: Float[Array, "q mode"],
+    displacements: Float[Array, "q mode atom"],
+    mobile: Bool[Array, " atom"],
+    below: Float[Array, ""] | float = 1.5,
+) -> Float[Array, ""]:
+    """Return the mean coupling of modes below a frequency, weighted by the MSD of mobile ions.
+
+    Args:
+        found: Modes on a mesh.
+        couplings: From `coupling`, or `coupling_paper(...).values`; NaN ones are left out.
+        displacements: From `displacements.mode_displacements`; 0 for modes left out.
+        mobile: True for mobile ions.
+        below: THz.
+
+    Returns:
+        The mean, NaN where no mode is below.
+    """
+    soft = (found.eigenvalues < eigenvalue_from_THz(jnp.asarray(below, float))) & jnp.isfinite(
+        couplings
+    )
+    share = found.weights[:, None] * jnp.sum(displacements * mobile, axis=-1) * soft
+    return jnp.sum(share * jnp.where(soft, couplings, 0.0)) / jnp.sum(share)

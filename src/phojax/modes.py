@@ -1,0 +1,257 @@
+"""Normal modes: eigenvalues λ = ω² and eigenvectors e of D(q), and what of them is well defined.
+
+    D(q) e_qn = λ_qn e_qn,   Σ_iα |e_qn,iα|² = 1,   u_jR ∝ e_j exp(iq·(r_j + R))/√m_j     (1)
+
+Degenerate blocks. Inside a block of equal λ any unitary mixture of eigenvectors is as good as
+another. Eigenvalues closer than 1e-6 of the spectrum's width count as equal; sums and means over
+blocks do not depend on the mixture (PHYSICS C3).
+
+Translations. At q = 0, and at every reciprocal lattice vector G, three modes move the crystal as a
+whole: t_iα,β = δ_αβ √(m_i/M) exp(−iG·r_i), columns of T. They are no oscillators, and are known by
+their form, never by their rank: imaginary or soft optical modes may lie below or among them and
+would mix with them. So at Γ
+
+    D' = (1 − TT†) D (1 − TT†) + s TT†                                                (2)
+
+is diagonalised, with s above the spectrum: its eigenvectors are the three translations and the
+modes orthogonal to them. The translations get λ = t†Dt back, 0 where the sum rule holds. Where it
+is broken, the other modes at Γ are those of D within the complement (they differ from those of D
+in second order of what is missing).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Complex, Float, Int, Shaped
+
+from phojax.checks import check_float64, check_shape
+from phojax.dynmat import atomic_phases, dynamical_matrices
+from phojax.force_constants.container import ForceConstants
+from phojax.pytree import pytree
+from phojax.spectral import DEGENERATE, dagger, eigenpairs
+from phojax.structure import Structure
+from phojax.units import frequency_THz
+
+_AT_GAMMA = 1e-8  # fractional distance from a reciprocal lattice vector
+
+
+@pytree()
+class Modes:
+    """Eigenpairs on a list of q-points; λ ascending at each q.
+
+    Attributes:
+        q: Fractional (units of the primitive reciprocal vectors).
+        weights: Sum to one over a mesh that counts Γ; without meaning on a path.
+        eigenvalues: λ = ω², signed, eV Å⁻² amu⁻¹.
+        eigenvectors: e of eq. (1), normalised.
+        structure: The primitive cell.
+    """
+
+    q: Float[Array, "q 3"]
+    weights: Float[Array, " q"]
+    eigenvalues: Float[Array, "q mode"]
+    eigenvectors: Complex[Array, "q mode atom 3"]
+    structure: Structure
+
+    @property
+    def frequencies_THz(self) -> Float[Array, "q mode"]:
+        """ν in THz, negative for imaginary modes; for people and files."""
+        return frequency_THz(self.eigenvalues)
+
+    @property
+    def masses(self) -> Float[Array, " atom"]:
+        """Masses in amu."""
+        return self.structure.masses
+
+
+def modes(
+    force_constants: ForceConstants,
+    q: Float[Array, "q 3"],
+    weights: Float[Array, " q"] | None = None,
+    *,
+    chunk: int = 256,
+    matrices: Callable[[ForceConstants, Float[Array, "q 3"]], Array] = dynamical_matrices,
+) -> Modes:
+    """Return the modes at q; at Γ by eq. (2).
+
+    Derivatives: as of `spectral.eigenpairs`, NaN where eigenvalues are degenerate. Differentiate
+    sums over modes as matrix functions of D instead (descriptors with `_from_matrices`).
+
+    Args:
+        force_constants: Φ with its cells.
+        q: Fractional (units of the primitive reciprocal vectors), float64.
+        weights: Sum to one; equal ones by default.
+        chunk: Number of q in flight, which bounds the memory: some 100 · chunk · (3 atoms)² bytes
+            on top of the result.
+        matrices: Gives D(q); for instance one with the non-analytic term.
+
+    Raises:
+        InputError: float32, weights that do not fit q.
+    """
+    count = q.shape[0]
+    check_float64("q", q)
+    if weights is None:
+        weights = jnp.full(count, 1.0 / count)
+    check_shape("weights", weights, (count,), "one per q")
+    crystal = force_constants.supercell.primitive
+
+    def solve(q):
+        return eigenpairs_at(matrices(force_constants, q), q, crystal)
+
+    if count <= chunk:
+        eigenvalues, E = solve(q)
+    else:
+        # Equal chunks and a shorter one: a map over single q would lose the batched products.
+        whole = count // chunk * chunk
+        parts = jax.lax.map(solve, q[:whole].reshape(-1, chunk, 3))
+        eigenvalues, E = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), parts)
+        if whole < count:
+            rest = solve(q[whole:])
+            eigenvalues, E = (
+                jnp.concatenate(pair) for pair in zip((eigenvalues, E), rest, strict=True)
+            )
+    vectors = E.swapaxes(-1, -2).reshape(count, -1, len(crystal), 3)
+    return Modes(q, weights, eigenvalues, vectors, crystal)
+
+
+def eigenpairs_at(
+    D: Complex[Array, "q mode mode"], q: Float[Array, "q 3"], crystal: Structure
+) -> tuple[Float[Array, "q mode"], Complex[Array, "q mode mode"]]:
+    """Return λ, ascending, and e (columns) of D(q), the translations at Γ kept apart, eq. (2)."""
+    gamma = at_gamma(q)
+
+    def plain(D):
+        return eigenpairs(D)
+
+    def apart(D):
+        shifted, T = without_translations(D, q, crystal)
+        eigenvalues, E = eigenpairs(shifted)
+        own = jnp.einsum("qai,qab,qbi->qi", T.conj(), D, T).real
+        # s lies above the spectrum, so the translations come last; back to ascending order.
+        rest = eigenvalues[:, :-3]
+        returned = jnp.concatenate([rest, own], axis=1)
+        returned = jnp.where(gamma[:, None], returned, eigenvalues)
+        E = jnp.where(gamma[:, None, None], jnp.concatenate([E[:, :, :-3], T], axis=2), E)
+        order = jnp.argsort(returned, axis=1)
+        return (
+            jnp.take_along_axis(returned, order, axis=1),
+            jnp.take_along_axis(E, order[:, None, :], axis=2),
+        )
+
+    # Most chunks of a mesh do not hold Γ and are spared the extra work.
+    return jax.lax.cond(jnp.any(gamma), apart, plain, D)
+
+
+def without_translations(
+    D: Complex[Array, "q mode mode"], q: Float[Array, "q 3"], crystal: Structure
+) -> tuple[Complex[Array, "q mode mode"], Complex[Array, "q mode 3"]]:
+    """Return D' of eq. (2) at Γ, D elsewhere, and the translations T (0 away from Γ).
+
+    D' has the translations as exact eigenvectors with an eigenvalue above all others, so that
+    f(D') − f(s) TT† (`shift_of` gives s) is f(D) without them. Differentiable in D and masses.
+    """
+    T = jnp.where(at_gamma(q)[:, None, None], translation_vectors(q, crystal), 0)
+    DT = D @ T
+    inner = dagger(T) @ DT + shift_of(D)[:, None, None] * jnp.eye(3)
+    # D' = D − DTT† − T(DT)† + T (T†DT + s) T†, one thin product.
+    return D + (T @ inner - DT) @ dagger(T) - T @ dagger(DT), T
+
+
+def shift_of(D: Complex[Array, "q mode mode"]) -> Float[Array, " q"]:
+    """Return s of eq. (2): above the spectrum of D (Gershgorin), constant to derivatives."""
+    return jax.lax.stop_gradient(1 + 2 * jnp.max(jnp.sum(jnp.abs(D), axis=-1), axis=-1))
+
+
+def translation_vectors(q: Float[Array, "q 3"], crystal: Structure) -> Complex[Array, "q mode 3"]:
+    """Return T of the module's header for q at reciprocal lattice vectors."""
+    amplitude = jnp.sqrt(crystal.masses / jnp.sum(crystal.masses))
+    phases = amplitude * atomic_phases(crystal.fractional, q).conj()
+    T = phases[:, :, None, None] * jnp.eye(3)
+    return T.reshape(q.shape[0], -1, 3)
+
+
+def at_gamma(q: Float[Array, "q 3"]) -> Bool[Array, " q"]:
+    """Return where q is a reciprocal lattice vector."""
+    return jnp.all(jnp.abs(q - jnp.rint(q)) < _AT_GAMMA, axis=-1)
+
+
+def translation_overlap(found: Modes) -> Float[Array, "q mode"]:
+    """Return the squared overlap of each mode with the rigid translations at Γ, 0 elsewhere."""
+    T = translation_vectors(found.q, found.structure)
+    E = found.eigenvectors.reshape(*found.eigenvalues.shape, -1)
+    overlap = jnp.sum(jnp.abs(jnp.einsum("qna,qai->qni", E.conj(), T)) ** 2, axis=-1)
+    return jnp.where(at_gamma(found.q)[:, None], overlap, 0.0)
+
+
+def translations(found: Modes) -> Bool[Array, "q mode"]:
+    """Return which modes are rigid translations: at Γ the three of largest overlap.
+
+    In Modes from `modes` these overlaps are 1 and all others 0. In Modes made otherwise, with
+    translations mixed into soft modes, `translation_overlap` tells how clean they are.
+    """
+    overlap = translation_overlap(found)
+    rank = jnp.argsort(jnp.argsort(-overlap, axis=-1), axis=-1)
+    return (rank < 3) & at_gamma(found.q)[:, None]
+
+
+def degenerate_blocks(
+    eigenvalues: Float[Array, "q mode"],
+    *,
+    tolerance: float = DEGENERATE,
+    width: Float[Array, ""] | None = None,
+) -> Int[Array, "q mode"]:
+    """Return labels 0, 1, … of the degenerate blocks at each q; λ ascending.
+
+    Neighbours in λ closer than `tolerance` times `width` belong together.
+
+    Args:
+        eigenvalues: λ, ascending along modes.
+        tolerance: Dimensionless (PHYSICS C3).
+        width: Of the spectrum, in the unit of λ; by default that of the eigenvalues given.
+    """
+    if width is None:
+        width = jnp.max(eigenvalues) - jnp.min(eigenvalues)
+    steps = jnp.diff(eigenvalues, axis=-1) > tolerance * width
+    first = jnp.zeros((eigenvalues.shape[0], 1), jnp.int32)
+    return jnp.concatenate([first, jnp.cumsum(steps, axis=-1, dtype=jnp.int32)], axis=-1)
+
+
+def block_sum(
+    values: Shaped[Array, "q mode *rest"], blocks: Int[Array, "q mode"]
+) -> Shaped[Array, "q mode *rest"]:
+    """Return for each mode the sum over its block."""
+    points, count = blocks.shape
+    label = (blocks + count * jnp.arange(points, dtype=blocks.dtype)[:, None]).reshape(-1)
+    flat = values.reshape(points * count, *values.shape[2:])
+    sums = jax.ops.segment_sum(flat, label, points * count, indices_are_sorted=True)
+    return sums[label].reshape(values.shape)
+
+
+def block_mean(
+    values: Shaped[Array, "q mode *rest"], blocks: Int[Array, "q mode"]
+) -> Shaped[Array, "q mode *rest"]:
+    """Return for each mode the mean over its block; sums over blocks are kept."""
+    size = block_sum(jnp.ones(blocks.shape), blocks)
+    return block_sum(values, blocks) / size.reshape(size.shape + (1,) * (values.ndim - 2))
+
+
+def atomic_weights(
+    found: Modes, blocks: Int[Array, "q mode"] | None = None
+) -> Float[Array, "q mode atom"]:
+    """Return Σ_α |e_iα|², averaged over degenerate blocks; sums to one over atoms.
+
+    Args:
+        found: The modes.
+        blocks: From `degenerate_blocks`, with its defaults if not given.
+    """
+    if blocks is None:
+        blocks = degenerate_blocks(found.eigenvalues)
+    e = found.eigenvectors
+    return block_mean(jnp.sum(e.real**2 + e.imag**2, axis=-1), blocks)
+
+
+def with_eigenvectors(found: Modes, eigenvectors: Complex[Array, "q mode atom 3"]) -> Modes:
+    """Return the modes with other eigenvectors, for instance rotated inside blocks."""
+    return replace(found, eigenvectors=eigenvectors)
