@@ -16,7 +16,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from phojax.checks import check_float64, fail
 from phojax.force_constants.container import ForceConstants, force_constants
@@ -73,7 +73,7 @@ def responses(
     potential: Potential,
     crystal: Structure,
     graph,
-    atoms: Float[Array, " row"],
+    atoms: Int[Array, " row"],
     directions: Float[Array, "row 3"],
     batch: int = 4,
 ) -> Float[Array, "row atom 3"]:
