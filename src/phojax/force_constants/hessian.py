@@ -26,7 +26,7 @@ from phojax.force_constants.reduction import (
     independent_displacements,
 )
 from phojax.force_constants.sum_rules import Residuals, enforced
-from phojax.forces import energy_and_forces
+from phojax.forces import energy_and_forces, energy_forces_stress
 from phojax.potentials.contract import Potential, check_elements
 from phojax.structure import Structure, Supercell
 from phojax.symmetry import SpaceGroup
@@ -189,3 +189,50 @@ def hessian(
     mean, removed = enforced(raw)
     each = jnp.stack([enforced(replace(raw, values=v))[0].values for v in values])
     return HessianResult(mean, removed, width, each, len(rows) * len(signs) * count)
+
+
+@partial(jax.jit, static_argnames="capacity")
+def _shifted_evaluation(potential, crystal, shift, capacity):
+    moved = replace(crystal, positions=crystal.positions + shift)
+    graph = potential.graph(moved, capacity)
+    return energy_forces_stress(potential, moved, graph), graph.overflow
+
+
+def averaged_surface(
+    potential: Potential, supercell: Supercell, width: float, pairs: int, key: jax.Array
+) -> Callable[[Structure], tuple[float, np.ndarray, np.ndarray]]:
+    """Return the surface whose Hessian eq. (2) is, per primitive cell, for `relax.relax_on`.
+
+    Energy (eV), forces (eV/Å) and stress (eV/Å³) of a primitive cell are averaged over the same
+    ± pairs of displacements of its supercell that `hessian` takes with this key, and over the
+    copies of every atom. The displacements are lengths: they do not stretch with the cell.
+
+    Args:
+        potential: Any.
+        supercell: Which copies there are; its primitive cell is replaced at every call.
+        width: σ, Å.
+        pairs: Number of ± pairs.
+        key: Random key.
+    """
+    copies, n = supercell.images.shape[0], len(supercell.primitive)
+    held = {"capacity": potential.capacity(supercell.structure)}
+
+    def surface(primitive: Structure) -> tuple[float, np.ndarray, np.ndarray]:
+        crystal = replace(supercell, primitive=primitive).structure
+        energy, forces, stress = 0.0, np.zeros((n, 3)), np.zeros((3, 3))
+        for pair in range(pairs):
+            xi = gaussian_displacements(key, pair, len(crystal))
+            for sign in (1, -1):
+                shift = sign * width * xi
+                found, overflow = _shifted_evaluation(potential, crystal, shift, held["capacity"])
+                if overflow:
+                    moved = replace(crystal, positions=crystal.positions + shift)
+                    held["capacity"] = potential.capacity(moved)
+                    found, _ = _shifted_evaluation(potential, crystal, shift, held["capacity"])
+                share = 1 / (2 * pairs)
+                energy += float(found[0]) / copies * share
+                forces += np.asarray(found[1]).reshape(n, copies, 3).mean(axis=1) * share
+                stress += np.asarray(found[2]) * share
+        return energy, forces, stress
+
+    return surface

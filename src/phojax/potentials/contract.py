@@ -31,6 +31,7 @@ from phojax.structure import Structure
         "elements",
         "cutoff",
         "provenance",
+        "smoothing_width",
     )
 )
 class Potential:
@@ -45,6 +46,8 @@ class Potential:
         elements: Atomic numbers it knows; None for all.
         cutoff: Longest range of its real-space graph, Å.
         provenance: Where the parameters come from, for the record.
+        smoothing_width: Width in Å over which its Hessian is best averaged for force constants;
+            0 for a smooth surface.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Potential:
     elements: frozenset[int] | None
     cutoff: float
     provenance: str = ""
+    smoothing_width: float = 0.0
 
     def astype(self, dtype) -> "Potential":
         """Return the potential with its floating-point parameters cast to `dtype`."""

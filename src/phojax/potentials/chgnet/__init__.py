@@ -9,6 +9,10 @@ from phojax.potentials.chgnet.weights import checkpoint_path, parameters
 from phojax.potentials.contract import Potential
 
 
+SMOOTHING_WIDTH = 0.03
+"""Å; chosen in benchmarks/width.py: the surface is rough at 0.01 Å (see there)."""
+
+
 def chgnet(path: str | os.PathLike | None = None) -> Potential:
     """Return CHGNet 0.3.0 as a potential; its energy is that of the whole cell in eV.
 
@@ -27,6 +31,7 @@ def chgnet(path: str | os.PathLike | None = None) -> Potential:
         capacity=graph_capacity,
         elements=frozenset(range(1, 95)),
         cutoff=CUTOFF,
+        smoothing_width=SMOOTHING_WIDTH,
         provenance=f"CHGNet 0.3.0 (Deng et al. 2023), {file.name}",
     )
 

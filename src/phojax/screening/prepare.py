@@ -1,0 +1,180 @@
+"""From a structure and a potential to force constants: cell, relaxation, supercell, Hessian."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phojax.checks import fail
+from phojax.force_constants.hessian import HessianResult, averaged_surface, hessian
+from phojax.force_constants.reduction import independent_displacements
+from phojax.potentials.contract import Potential, check_elements
+from phojax.relax import Relaxation, potential_surface, relax_on
+from phojax.screening.settings import PhononSettings
+from phojax.screening.store import Checkpoint
+from phojax.structure import Structure, Supercell, supercell
+from phojax.symmetry import SpaceGroup, near_cubic_matrix, primitive_cell, space_group, symmetrized
+
+Report = Callable[[str, int, int], None]
+"""(stage, done, of) -> None: how progress is told."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be computed for a structure, known before anything is.
+
+    Attributes:
+        primitive: Standardised and symmetrised.
+        group: Its space group.
+        cell: The supercell.
+        width: σ of the averaged Hessian, Å.
+        columns: Hessian-vector products, those at width 0 included.
+    """
+
+    primitive: Structure
+    group: SpaceGroup
+    cell: Supercell
+    width: float
+    columns: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Force constants of a potential and the way to them.
+
+    Attributes:
+        group: Space group of the primitive cell.
+        relaxation: None where none was asked for.
+        main: Force constants at the width in use.
+        plain: Force constants at width 0; the same object where that is the width in use.
+    """
+
+    group: SpaceGroup
+    relaxation: Relaxation | None
+    main: HessianResult
+    plain: HessianResult
+
+
+def check_mobile(crystal: Structure, mobile: str) -> None:
+    """Raise InputError unless the crystal holds the mobile element."""
+    if mobile not in crystal.symbols:
+        raise fail(
+            f"the structure holds {', '.join(sorted(set(crystal.symbols)))}",
+            f"the mobile element {mobile} among them",
+            "Name another one with --mobile",
+        )
+
+
+def planned(crystal: Structure, potential: Potential, settings: PhononSettings) -> Plan:
+    """Return what `prepared` will do.
+
+    Raises:
+        InputError: no mobile ion, or elements that the potential does not know.
+    """
+    check_mobile(crystal, settings.mobile)
+    check_elements(potential, crystal)
+    tolerance = settings.symmetry_tolerance
+    primitive = primitive_cell(crystal, tolerance)
+    group = space_group(primitive, tolerance)
+    primitive = symmetrized(primitive, group)
+    matrix = near_cubic_matrix(
+        primitive, group, settings.supercell_atoms, settings.supercell_atoms_max
+    )
+    cell = supercell(primitive, matrix)
+    width = potential.smoothing_width if settings.width is None else settings.width
+    rows = len(independent_displacements(cell, group))
+    return Plan(primitive, group, cell, width, rows * (1 + 2 * settings.pairs * (width > 0)))
+
+
+def prepared(
+    crystal: Structure,
+    potential: Potential,
+    settings: PhononSettings,
+    report: Report = lambda stage, done, of: None,
+    checkpoint: Checkpoint | None = None,
+) -> Prepared:
+    """Return force constants of the relaxed crystal at the width in use and at width 0.
+
+    Args:
+        crystal: As read, any cell.
+        potential: In float64.
+        settings: Of the calculation.
+        report: Called with the stage and how much of it is done.
+        checkpoint: Where finished parts are kept and found again.
+
+    Raises:
+        InputError: from bad input, and where the potential returns what is not finite.
+    """
+    checkpoint = checkpoint or Checkpoint(None)
+    plan = planned(crystal, potential, settings)
+    primitive, relaxation = plan.primitive, None
+    if settings.relax:
+        relaxation = _relaxed(plan, potential, settings, report, checkpoint)
+        primitive = relaxation.structure
+    # The operations found before stay valid: relaxation keeps them. spglib's own tolerance
+    # might find more in the relaxed crystal, never fewer.
+    cell = supercell(primitive, plan.cell.matrix)
+    key = jax.random.key(settings.seed)
+
+    def constants(width: float) -> HessianResult:
+        name = f"responses-{width:g}"
+        done = {int(k): v for k, v in checkpoint.load(name).items()}
+        stage = "force constants" if width else "force constants at width 0"
+
+        def on_pair(pair: int, of: int) -> None:
+            checkpoint.save(name, **{str(k): v for k, v in done.items()})
+            report(stage, pair, of)
+
+        report(stage, 0, settings.pairs if width else 1)
+        return hessian(
+            potential,
+            cell,
+            plan.group,
+            width=width,
+            pairs=settings.pairs,
+            key=key,
+            done=done,
+            on_pair=on_pair,
+        )
+
+    plain = constants(0.0)
+    main = constants(plan.width) if plan.width > 0 else plain
+    return Prepared(plan.group, relaxation, main, plain)
+
+
+def _relaxed(plan, potential, settings, report, checkpoint) -> Relaxation:
+    kept = checkpoint.load("relaxed")
+    if kept:
+        facts = json.loads(str(kept["facts"]))
+        same = replace(
+            plan.primitive,
+            cell=jnp.asarray(kept["cell"]),
+            positions=jnp.asarray(kept["positions"]),
+        )
+        return Relaxation(structure=same, **facts)
+    surface = potential_surface(potential, plan.primitive)
+    if settings.relax_on_average and plan.width > 0:
+        surface = averaged_surface(
+            potential, plan.cell, plan.width, settings.pairs, jax.random.key(settings.seed)
+        )
+    found = relax_on(
+        surface,
+        plan.primitive,
+        force_tolerance=settings.force_tolerance,
+        stress_tolerance=settings.stress_tolerance,
+        max_steps=settings.relax_steps,
+        symmetry=plan.group,
+        on_step=lambda step, *_: report("relaxation", step, 0),
+    )
+    facts = asdict(replace(found, structure=None))  # type: ignore[arg-type]
+    del facts["structure"]
+    checkpoint.save(
+        "relaxed",
+        cell=np.asarray(found.structure.cell),
+        positions=np.asarray(found.structure.positions),
+        facts=np.array(json.dumps(facts)),
+    )
+    return found

@@ -1,0 +1,90 @@
+"""What a user may choose of a phonon calculation, checked, and stored with every result."""
+
+from dataclasses import asdict, dataclass
+
+from ase.data import atomic_numbers
+
+from phojax.brillouin import DEFAULT_SPACING
+from phojax.checks import fail
+
+
+@dataclass(frozen=True)
+class PhononSettings:
+    """Settings of one calculation; the defaults are those of the definitions (PHYSICS A to D).
+
+    Attributes:
+        mobile: Symbol of the mobile element.
+        temperatures: K.
+        supercell_atoms: Atoms of the supercell at least.
+        supercell_atoms_max: Atoms of the supercell at most, where possible.
+        width: Gaussian width of the averaged Hessian, Å; None for what the potential recommends.
+        pairs: ± pairs of displacements in that average.
+        mesh: Divisions of the Γ-centred mesh; None to follow from `mesh_spacing`.
+        mesh_spacing: Å⁻¹, 2π included.
+        relax: Relax positions and cell first.
+        relax_on_average: Relax on the surface averaged with the same width.
+        force_tolerance: eV/Å.
+        stress_tolerance: eV/Å³.
+        relax_steps: Evaluations at most.
+        sum_rules: Enforce sum rules and permutation symmetry on force constants read from files.
+        symmetry_tolerance: Å.
+        stability_THz: Modes below minus this make a crystal unstable.
+        smearing_THz: Of the densities of states.
+        bond_cutoff: Bonds of the coupling, Å.
+        low_frequency_THz: Up to which modes count as soft in shares and means.
+        seed: Of all random numbers.
+    """
+
+    mobile: str = "Na"
+    temperatures: tuple[float, ...] = (300.0, 800.0)
+    supercell_atoms: int = 80
+    supercell_atoms_max: int = 300
+    width: float | None = None
+    pairs: int = 8
+    mesh: tuple[int, int, int] | None = None
+    mesh_spacing: float = DEFAULT_SPACING
+    relax: bool = True
+    relax_on_average: bool = False
+    force_tolerance: float = 1e-3
+    stress_tolerance: float = 1e-4
+    relax_steps: int = 300
+    sum_rules: bool = True
+    symmetry_tolerance: float = 1e-3
+    stability_THz: float = 0.1
+    smearing_THz: float = 0.1
+    bond_cutoff: float = 3.5
+    low_frequency_THz: float = 1.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise InputError for values that mean nothing."""
+        if self.mobile not in atomic_numbers or self.mobile == "X":
+            raise fail(f"mobile element {self.mobile!r}", "a chemical symbol such as Na")
+        if not self.temperatures or not all(0 <= t < 1e5 for t in self.temperatures):
+            raise fail(f"temperatures {list(self.temperatures)}", "numbers in K, 0 or more")
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise fail(f"temperatures {list(self.temperatures)}", "each one once")
+        if self.mesh is not None and (
+            len(self.mesh) != 3 or any(n != int(n) or n < 1 for n in self.mesh)
+        ):
+            raise fail(f"mesh {list(self.mesh)}", "three integers of at least 1")
+        if self.width is not None and not 0 <= self.width <= 0.5:
+            raise fail(f"width {self.width} Å", "a length between 0 and 0.5 Å")
+        if self.pairs < 1:
+            raise fail(f"{self.pairs} pairs of displacements", "at least 1")
+        if not 1 <= self.supercell_atoms <= self.supercell_atoms_max:
+            raise fail(
+                f"a supercell of {self.supercell_atoms} to {self.supercell_atoms_max} atoms",
+                "positive numbers, the smaller one first",
+            )
+        positive = (
+            "mesh_spacing", "force_tolerance", "stress_tolerance", "relax_steps",
+            "symmetry_tolerance", "smearing_THz", "bond_cutoff", "low_frequency_THz",
+        )  # fmt: skip
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise fail(f"{name} is {getattr(self, name)}", "a positive number")
+
+    def as_dict(self) -> dict:
+        """Return the settings as they are stored in records."""
+        return asdict(self)
