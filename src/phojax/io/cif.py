@@ -177,10 +177,14 @@ def _check_formula(block: CIFBlock, atoms: Atoms) -> None:
     for symbol, count in parts:
         stated["H" if symbol == "D" else symbol] += float(count or 1)  # type: ignore[assignment]
     found = Counter(atoms.symbols)
-    scale = sum(stated.values()) / len(atoms)
-    if any(abs(stated[s] - scale * found[s]) > 0.01 * stated.total() for s in {*stated, *found}):
+    units = len(atoms) / stated.total()
+    same = all(abs(found[s] - units * stated[s]) < 0.01 * len(atoms) for s in {*stated, *found})
+    # The formula is that of one unit, or of the whole cell; Z below one happens for dimers.
+    whole = abs(units - round(units)) < 0.01 and units > 0.5
+    Z = block.get("_cell_formula_units_z")
+    if not same or not (whole or (isinstance(Z, (int, float)) and abs(units - Z) < 0.01)):
         raise fail(
             f"the atom sites make {atoms.get_chemical_formula()}, the stated formula is {text}",
-            "the same composition",
+            "the same composition and a whole number of formula units",
             "The file may be cut short, or leave atoms (hydrogen) or symmetry out",
         )
