@@ -71,7 +71,7 @@ def modes(
     q: Float[Array, "q 3"],
     weights: Float[Array, " q"] | None = None,
     *,
-    chunk: int = 256,
+    chunk: int = 64,
     matrices: Callable[[ForceConstants, Float[Array, "q 3"]], Array] = dynamical_matrices,
 ) -> Modes:
     """Return the modes at q; at Γ by eq. (2).
@@ -166,10 +166,14 @@ def shift_of(D: Complex[Array, "q mode mode"]) -> Float[Array, " q"]:
 
 def translation_vectors(q: Float[Array, "q 3"], crystal: Structure) -> Complex[Array, "q mode 3"]:
     """Return T of the module's header for q at reciprocal lattice vectors."""
-    amplitude = jnp.sqrt(crystal.masses / jnp.sum(crystal.masses))
-    phases = amplitude * atomic_phases(crystal.fractional, q).conj()
-    T = phases[:, :, None, None] * jnp.eye(3)
+    T = rigid_amplitudes(q, crystal)[:, :, None, None] * jnp.eye(3)
     return T.reshape(q.shape[0], -1, 3)
+
+
+def rigid_amplitudes(q: Float[Array, "q 3"], crystal: Structure) -> Complex[Array, "q atom"]:
+    """Return √(m_i/M) exp(−iq·r_i), the amplitudes of a rigid translation at Γ."""
+    share = jnp.sqrt(crystal.masses / jnp.sum(crystal.masses))
+    return share * atomic_phases(crystal.fractional, q).conj()
 
 
 def at_gamma(q: Float[Array, "q 3"]) -> Bool[Array, " q"]:
@@ -179,9 +183,9 @@ def at_gamma(q: Float[Array, "q 3"]) -> Bool[Array, " q"]:
 
 def translation_overlap(found: Modes) -> Float[Array, "q mode"]:
     """Return the squared overlap of each mode with the rigid translations at Γ, 0 elsewhere."""
-    T = translation_vectors(found.q, found.structure)
-    E = found.eigenvectors.reshape(*found.eigenvalues.shape, -1)
-    overlap = jnp.sum(jnp.abs(jnp.einsum("qna,qai->qni", E.conj(), T)) ** 2, axis=-1)
+    T = rigid_amplitudes(found.q, found.structure)
+    along = jnp.sum(found.eigenvectors.conj() * T[:, None, :, None], axis=2)
+    overlap = jnp.sum(along.real**2 + along.imag**2, axis=-1)
     return jnp.where(at_gamma(found.q)[:, None], overlap, 0.0)
 
 
@@ -192,8 +196,11 @@ def translations(found: Modes) -> Bool[Array, "q mode"]:
     translations mixed into soft modes, `translation_overlap` tells how clean they are.
     """
     overlap = translation_overlap(found)
-    rank = jnp.argsort(jnp.argsort(-overlap, axis=-1), axis=-1)
-    return (rank < 3) & at_gamma(found.q)[:, None]
+    chosen = jnp.zeros(overlap.shape, bool)
+    for _ in range(3):
+        best = jnp.argmax(jnp.where(chosen, -1.0, overlap), axis=-1)
+        chosen |= best[:, None] == jnp.arange(overlap.shape[1])
+    return chosen & at_gamma(found.q)[:, None]
 
 
 def degenerate_blocks(

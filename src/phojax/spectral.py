@@ -29,7 +29,7 @@ _TINY = 1e-300
 
 
 def matrix_function(
-    f: Callable, D: Inexact[Array, "*batch n n"], *params: Float[Array, "..."] | float
+    f: Callable, D: Inexact[Array, "*batch n n"], *params: Float[Array, ""] | float
 ) -> Inexact[Array, "*batch n n"]:
     """Return f(D), eq. (1), for f(λ, *params) acting element by element.
 
@@ -38,20 +38,20 @@ def matrix_function(
     differentiated goes into `params`, not into the closure of f.
 
     Args:
-        f: Takes λ of any shape and the parameters (scalars, or anything that broadcasts with
-            arrays (*batch, n) and (*batch, n, n) alike); returns the shape of λ.
+        f: Takes λ of any shape and the parameters; returns the shape of λ.
         D: Hermitian, or real symmetric; its Hermitian part is used.
-        *params: Floating-point.
+        *params: Scalars; vmap for more.
 
     Raises:
-        InputError: D in float32; a second derivative with respect to D.
+        InputError: D in float32; a parameter that is no scalar; a second derivative with respect
+            to D.
     """
     check_float64("matrix", D)
-    return _matrix_function(f, hermitian_part(D), *map(_as_float, params))
+    return _matrix_function(f, hermitian_part(D), *map(_scalar, params))
 
 
 def trace_function(
-    f: Callable, D: Inexact[Array, "*batch n n"], *params: Float[Array, "..."] | float
+    f: Callable, D: Inexact[Array, "*batch n n"], *params: Float[Array, ""] | float
 ) -> Float[Array, "*batch"]:
     """Return Tr f(D) = Σ_n f(λ_n); arguments as for `matrix_function`.
 
@@ -61,7 +61,7 @@ def trace_function(
         InputError: D in float32; a third derivative with respect to D.
     """
     check_float64("matrix", D)
-    return _trace_function(f, hermitian_part(D), *map(_as_float, params))
+    return _trace_function(f, hermitian_part(D), *map(_scalar, params))
 
 
 def atomic_traces(F: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch atom"]:
@@ -141,7 +141,7 @@ def hermitian_part(D: Inexact[Array, "*batch n n"]) -> Inexact[Array, "*batch n 
 
 def _matrix_function_rule(f, primals, tangents):
     (D, *params), (dD, *dparams) = primals, tangents
-    f_at, df_at = _bind(f, params), _in_params(f, params, dparams)
+    f_at = _bind(f, params)
     if isinstance(dD, SymbolicZero):
         F, dF = _matrix_function(f, D, *params), jnp.zeros_like(D)
     else:
@@ -149,21 +149,20 @@ def _matrix_function_rule(f, primals, tangents):
         F = _rebuild(E, f_at(x))
         turn = divided_differences(f_at, x).astype(D.dtype) * (dagger(E) @ dD @ E)
         dF = E @ turn @ dagger(E)
-    if df_at is not None:
-        dF = dF + _matrix_function(*df_at[:1], D, *df_at[1])
+    for change, dp in _in_params(f, dparams):
+        dF = dF + _matrix_function(change, D, *params) * dp
     return F, dF
 
 
 def _trace_function_rule(f, primals, tangents):
     (D, *params), (dD, *dparams) = primals, tangents
-    df_at = _in_params(f, params, dparams)
     trace = _trace_function(f, D, *params)
     slope = jnp.zeros_like(trace)
     if not isinstance(dD, SymbolicZero):
         F = _matrix_function(lambda x, *p: value_and_slope(_bind(f, p), x)[1], D, *params)
         slope = slope + jnp.einsum("...nm,...mn->...", F, dD).real
-    if df_at is not None:
-        slope = slope + _trace_function(*df_at[:1], D, *df_at[1])
+    for change, dp in _in_params(f, dparams):
+        slope = slope + _trace_function(change, D, *params) * dp
     return trace, slope
 
 
@@ -171,20 +170,22 @@ def _bind(f, params):
     return lambda x: f(x, *params)
 
 
-def _in_params(f, params, dparams):
-    """Return ∂f/∂params · dparams as a function of λ and its parameters; None if constant."""
-    if all(isinstance(d, SymbolicZero) for d in dparams):
-        return None
-    dparams = [
-        jnp.zeros_like(p) if isinstance(d, SymbolicZero) else d
-        for p, d in zip(params, dparams, strict=True)
-    ]
-    count = len(params)
+def _in_params(f, dparams):
+    """Return pairs of ∂f/∂p, a function like f, and dp, for the parameters that change.
 
-    def change(x, *both):
-        return jax.jvp(lambda *p: f(x, *p), both[:count], both[count:])[1]
+    dp stays outside of f: JAX can transpose a product with it, but not a custom rule.
+    """
 
-    return change, (*params, *dparams)
+    def derivative(k):
+        def change(x, *params):
+            def varied(p):
+                return f(x, *params[:k], p, *params[k + 1 :])
+
+            return jax.jvp(varied, (params[k],), (jnp.ones_like(params[k]),))[1]
+
+        return change
+
+    return [(derivative(k), dp) for k, dp in enumerate(dparams) if not isinstance(dp, SymbolicZero)]
 
 
 def _plain_matrix_function(f, D, *params):
@@ -256,6 +257,12 @@ def _rebuild(E, values):
     return (E * values[..., None, :].astype(E.dtype)) @ dagger(E)
 
 
-def _as_float(value):
+def _scalar(value):
     value = jnp.asarray(value)
+    if value.ndim:
+        raise fail(
+            f"a parameter of shape {value.shape} for a function of a matrix",
+            "a scalar",
+            "Use jax.vmap over matrices and parameters",
+        )
     return value if jnp.issubdtype(value.dtype, jnp.inexact) else value.astype(float)

@@ -105,9 +105,17 @@ def displacement_tensor(
         kept: `oscillators(...).kept`.
     """
     share = found.weights[:, None] * _variance(found, temperature, kept)
-    # One real product for all atoms: amplitudes √share·e, real and imaginary parts as rows.
-    e = jnp.sqrt(share)[:, :, None, None] * found.eigenvectors
-    U = jnp.einsum("qnia,qnib->iab", e.real, e.real) + jnp.einsum("qnia,qnib->iab", e.imag, e.imag)
+    x, y = found.eigenvectors.real, found.eigenvectors.imag
+
+    def summed(a, b):
+        each = x[..., a] * x[..., b] + y[..., a] * y[..., b]
+        return jnp.sum(share[:, :, None] * each, axis=(0, 1))
+
+    # Six sums of products: einsum would first copy the eigenvectors into another order.
+    xx, yy, zz, yz, xz, xy = (
+        summed(*ab) for ab in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+    )
+    U = jnp.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], axis=-1).reshape(-1, 3, 3)
     return U / found.masses[:, None, None]
 
 
