@@ -6,6 +6,7 @@ it. Its atoms are ordered by j first and L second, so column j·n + L of Φ and 
 [j, L] of a reshaped array are the same atom.
 """
 
+import functools
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -111,19 +112,22 @@ class Supercell:
 
     Attributes:
         primitive: The primitive cell.
-        images: Lattice vectors L of the copies, in units of the primitive vectors.
         matrix: P, rows are the supercell's vectors in units of the primitive ones (static).
     """
 
     primitive: Structure
-    images: Int[Array, "cell 3"]
     matrix: tuple[tuple[int, int, int], ...]
+
+    @property
+    def images(self) -> Int[np.ndarray, "cell 3"]:
+        """Lattice vectors L of the copies, in units of the primitive vectors; 0 first."""
+        return _points_inside(self.matrix)
 
     @property
     def structure(self) -> Structure:
         """The supercell as a Structure; differentiable in the primitive cell."""
-        p, n = self.primitive, self.images.shape[0]
-        shifts = self.images.astype(p.cell.dtype) @ p.cell
+        p, n = self.primitive, len(self.images)
+        shifts = jnp.asarray(self.images, p.cell.dtype) @ p.cell
         return Structure(
             jnp.asarray(self.matrix, p.cell.dtype) @ p.cell,
             (p.positions[:, None] + shifts).reshape(-1, 3),
@@ -142,14 +146,13 @@ def supercell(primitive: Structure, matrix) -> Supercell:
     check_shape("supercell matrix", P, (3, 3))
     if not np.array_equal(P, np.rint(P)) or round(np.linalg.det(P)) == 0:
         raise fail(f"supercell matrix {P.tolist()}", "integers with a determinant other than 0")
-    P = np.rint(P).astype(int)
-    return Supercell(
-        primitive, jnp.asarray(_points_inside(P), jnp.int32), tuple(map(tuple, P.tolist()))
-    )
+    return Supercell(primitive, tuple(map(tuple, np.rint(P).astype(int).tolist())))
 
 
-def _points_inside(P: np.ndarray) -> np.ndarray:
+@functools.lru_cache(maxsize=256)
+def _points_inside(matrix: tuple[tuple[int, int, int], ...]) -> np.ndarray:
     """Return the integer points L with 0 <= L P⁻¹ < 1, origin first."""
+    P = np.array(matrix)
     corners = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)]) @ P
     axes = [np.arange(lo, hi + 1) for lo, hi in zip(corners.min(0), corners.max(0), strict=True)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
@@ -158,4 +161,6 @@ def _points_inside(P: np.ndarray) -> np.ndarray:
     scaled = points @ np.rint(np.linalg.inv(P) * determinant).astype(int) * np.sign(determinant)
     inside = np.all((scaled >= 0) & (scaled < abs(determinant)), axis=1)
     points = points[inside]
-    return points[np.lexsort((*points.T[::-1], np.any(points != 0, axis=1)))]
+    points = points[np.lexsort((*points.T[::-1], np.any(points != 0, axis=1)))]
+    points.flags.writeable = False
+    return points

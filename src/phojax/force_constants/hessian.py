@@ -25,7 +25,7 @@ from phojax.force_constants.reduction import (
     from_responses,
     independent_displacements,
 )
-from phojax.force_constants.sum_rules import Residuals, enforced
+from phojax.force_constants.sum_rules import Residuals, enforced, projected
 from phojax.forces import energy_and_forces, energy_forces_stress
 from phojax.potentials.contract import Potential, check_elements
 from phojax.structure import Structure, Supercell
@@ -184,10 +184,11 @@ def hessian(
         if on_pair is not None:
             on_pair(pair + 1, count)
 
-    values = jnp.stack([from_responses(rows, jnp.asarray(done[p])) for p in range(count)])
+    stacked = jnp.stack([jnp.asarray(done[p]) for p in range(count)])
+    values = jax.jit(jax.vmap(lambda found: from_responses(rows, found)))(stacked)
     raw = force_constants(values.mean(axis=0), supercell)
     mean, removed = enforced(raw)
-    each = jnp.stack([enforced(replace(raw, values=v))[0].values for v in values])
+    each = jax.jit(jax.vmap(lambda v: projected(v, supercell)))(values) if count > 1 else values
     return HessianResult(mean, removed, width, each, len(rows) * len(signs) * count)
 
 

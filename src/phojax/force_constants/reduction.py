@@ -84,19 +84,16 @@ def from_responses(
         mine = np.flatnonzero(displacements.atoms == a)
         d = displacements.directions[mine]
         site = np.flatnonzero(group.permutation[:, a] == a)
-        turned = np.concatenate([d @ group.rotations_cartesian[g].T for g in site])
+        R = group.rotations_cartesian[site]
+        turned = np.einsum("gab,db->gda", R, d).reshape(-1, 3)
         solve = np.linalg.pinv(turned).reshape(3, len(site), len(mine))
-        row = jnp.zeros((atoms, 3, 3), responses.dtype)
-        for k, g in enumerate(site):
-            v = responses[mine] @ group.rotations_cartesian[g].T  # (d, c, 3)
-            row = row.at[columns[g, a]].add(jnp.einsum("ad,dcb->cab", solve[:, k], v))
-        reached = np.zeros(n, bool)
-        for g in range(len(group)):
-            b = group.permutation[g, a]
-            if not reached[b]:
-                reached[b] = True
-                R = group.rotations_cartesian[g]
-                values = values.at[b, columns[g, a]].set(R @ row @ R.T)
+        moved = jnp.einsum("agd,dcb,geb->gcae", solve, responses[mine], R)
+        row = jnp.zeros((atoms, 3, 3), responses.dtype).at[columns[site, a]].add(moved)
+        # One operation that takes a to each equivalent atom b.
+        reached, first = np.unique(group.permutation[:, a], return_index=True)
+        R = group.rotations_cartesian[first]
+        copied = jnp.einsum("gab,cbd,ged->gcae", R, row, R)
+        values = values.at[reached[:, None], columns[first, a]].set(copied)
     return values
 
 

@@ -11,6 +11,7 @@ is the projection onto both, the smallest change that enforces them.
 
 from dataclasses import dataclass, replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -70,12 +71,19 @@ def enforced(constants: ForceConstants) -> tuple[ForceConstants, Residuals]:
     The values are differentiable in the given ones; the residuals are plain numbers, so not
     for use under jit (there, use `projected`).
     """
+    values, permutation, translation = _projected_with_residuals(constants)
+    found = Residuals(float(permutation), float(translation))
+    return replace(constants, values=values), found
+
+
+@jax.jit
+def _projected_with_residuals(constants: ForceConstants):
     values, cell = constants.values, constants.supercell
-    found = Residuals(
-        float(jnp.abs(values - permuted(values, cell)).max() / 2),
-        float(jnp.abs(values.sum(axis=1)).max()),
+    return (
+        projected(values, cell),
+        jnp.abs(values - permuted(values, cell)).max() / 2,
+        jnp.abs(values.sum(axis=1)).max(),
     )
-    return replace(constants, values=projected(values, cell)), found
 
 
 def projected(values: Float[Array, "i jL 3 3"], supercell: Supercell) -> Float[Array, "i jL 3 3"]:
@@ -111,10 +119,11 @@ def arrival_columns(group: SpaceGroup, supercell: Supercell) -> np.ndarray:
 
 def group_average(
     values: Float[Array, "i jL 3 3"], supercell: Supercell, group: SpaceGroup
-) -> Float[Array, "i jL 3 3"]:
-    """Return Φ averaged over eq. (3); `group` must be that of `preserving`."""
-    total = jnp.zeros_like(values)
+) -> Float[np.ndarray, "i jL 3 3"]:
+    """Return Φ averaged over eq. (3), on the host; `group` must be that of `preserving`."""
+    values = np.asarray(values)
+    total = np.zeros_like(values)
     columns = arrival_columns(group, supercell)
     for R, p, to in zip(group.rotations_cartesian, group.permutation, columns, strict=True):
-        total = total.at[p[:, None], to].add(R @ values @ R.T)
+        total[p[:, None], to] += R @ values @ R.T
     return total / len(group)
