@@ -17,6 +17,9 @@ from phojax.force_constants import force_constants
 from phojax.io.phonopy_files import BornCharges, read_phonopy, write_phonopy
 from phojax.structure import structure, supercell
 
+# Springs at random have no symmetry that phonopy would look for.
+pytestmark = pytest.mark.filterwarnings("ignore:Warning. Point group symmetries")
+
 QS = np.random.default_rng(7).uniform(-1, 1, (4, 3))
 
 
