@@ -22,7 +22,8 @@ def check_shape(name: str, value: Any, shape: Sequence[int | None], why: str = "
         s is None or s == g for s, g in zip(shape, given, strict=True)
     )
     if not fits:
-        wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+        lengths = ", ".join("any" if s is None else str(s) for s in shape)
+        wanted = f"({lengths},)" if len(shape) == 1 else f"({lengths})"
         raise fail(f"{name} has shape {given}", wanted + (f", {why}" if why else ""))
 
 

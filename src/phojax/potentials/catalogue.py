@@ -36,7 +36,12 @@ from phojax.potentials.ewald import ewald, summed
 from phojax.potentials.pair import buckingham, lennard_jones, morse, springs
 
 _KITTEL = "Kittel, Introduction to Solid State Physics, 8th ed. (2005), ch. 3"
-_RARE_GASES = {"Ne": (0.0031, 2.74), "Ar": (0.0104, 3.40), "Kr": (0.0140, 3.65), "Xe": (0.0200, 3.98)}  # fmt: skip
+_RARE_GASES = {
+    "Ne": (0.0031, 2.74),
+    "Ar": (0.0104, 3.40),
+    "Kr": (0.0140, 3.65),
+    "Xe": (0.0200, 3.98),
+}
 _FORMS = {
     "lennard_jones": (lennard_jones, ("epsilon", "sigma")),
     "morse": (morse, ("depth", "width", "length")),
@@ -48,7 +53,7 @@ _FILE_KEYS = {"source", "cutoff", "onset", "charges", "accuracy", "pairs"}
 
 def available() -> dict[str, str]:
     """Return every name that `potential` knows with a line on what it is."""
-    lines = {"chgnet": "CHGNet 0.3.0, a graph network for 89 elements (needs its weights)"}
+    lines = {"chgnet": "CHGNet 0.3.0, a graph network for inorganic crystals (needs its weights)"}
     for symbol in _RARE_GASES:
         lines[f"lj:{symbol}"] = f"Lennard-Jones {symbol}, cutoff 2.5 σ, switched from 2 σ"
     lines["ions:NaCl"] = "point ions with Born-Mayer repulsion between Na and Cl, Ewald sum"
