@@ -278,6 +278,19 @@ def test_writes_what_phonopy_and_we_read(matrix, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["force_constants.hdf5", "phonopy.yaml"]
 
 
+def test_writes_left_handed_cells(tmp_path):
+    """A left-handed primitive cell, and a supercell of the other hand."""
+    cell = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) * 2.8
+    values = np.random.default_rng(2).normal(size=(2, 16, 3, 3))
+    for n, (sign, P) in enumerate([(-1, [2, 2, 2]), (1, [[0, 0, 2], [0, 2, 0], [2, 0, 0]])]):
+        primitive = structure(sign * cell, [[0, 0, 0], sign * cell.sum(0) / 2], [11, 17])
+        constants = force_constants(jnp.asarray(values), supercell(primitive, P))
+        write_phonopy(tmp_path / str(n), constants)
+        read = read_phonopy(tmp_path / str(n) / "phonopy.yaml").force_constants
+        ours, back = ([dynamical_matrix(c, q) for q in QS] for c in (constants, read))
+        np.testing.assert_allclose(back, ours, rtol=0, atol=1e-13)
+
+
 def test_written_values_come_back_bit_by_bit(tmp_path):
     primitive = structure(np.eye(3) * 4.0, [[0, 0, 0], [2.0, 2.0, 2.0]], [11, 17])
     cells = supercell(primitive, [2, 2, 3])

@@ -135,9 +135,11 @@ def write_phonopy(
     """
     directory = pathlib.Path(directory)
     cells = constants.supercell
+    P = np.asarray(cells.matrix)
     phonon = Phonopy(
         phonopy_atoms(cells.primitive),
-        np.asarray(cells.matrix).T,
+        # phonopy keeps the handedness of the cell; -P spans the same lattice.
+        (P * round(np.sign(np.linalg.det(P)))).T,
         primitive_matrix=np.eye(3),
         log_level=0,
     )
