@@ -23,6 +23,7 @@ Source: Deng et al., Nat. Mach. Intell. 5, 1031 (2023), methods; constants of ve
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,11 +31,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from phojax.neighbors import gather, scatter, separations
+from phojax.neighbors import Links, gather, scatter, separations
 from phojax.potentials.chgnet.graph import CUTOFF, NEAR, Graph
 from phojax.structure import Structure
 
 WIDTH = 64
+TILE = 2048
 _EPSILON = 1e-5  # of the layer norms
 # The constant of eq. (3) is 1/√2 rounded to float32, in whatever precision the network runs.
 _HALF = float(np.float32(1) / np.sqrt(np.float32(2))) / math.sqrt(math.pi)
@@ -57,8 +59,7 @@ def energy(params: Any, crystal: Structure, graph: Graph) -> Float[Array, ""]:
         radial_basis(near_lengths, params["near_frequencies"], NEAR) @ params["near_weight"]
     )
     directions = gather(vectors, graph.near) / near_lengths[:, None]
-    angles = angular_basis(directions, params["angle_frequencies"], graph) @ params["angle"]
-    weights = gather(near_weight, graph.angle_first) * gather(near_weight, graph.angle_second)
+    angles = _first_angles(params, directions, graph)
 
     atoms = params["atom"][element]
     start = bonds = gather(far, graph.near) @ params["bond"]
@@ -66,12 +67,10 @@ def energy(params: Any, crystal: Structure, graph: Graph) -> Float[Array, ""]:
         atoms = _updated_atoms(params, layer, atoms, far, far_weight, bonds - start, graph)
         if step < len(params["bond_conv"]):
             layer = params["bond_conv"][step]
-            sent = _gated(layer["gated"], _around(layer["gated"], atoms, bonds, angles, graph))
-            total = scatter(sent * weights, graph.angle_first, len(bonds))
-            bonds = bonds + total @ layer["out"]
+            bonds = _updated_bonds(layer, atoms, bonds, angles, near_weight, graph)
         if step < len(params["angle_update"]):
             layer = params["angle_update"][step]
-            angles = angles + _gated(layer, _around(layer, atoms, bonds, angles, graph))
+            angles = _updated_angles(layer, atoms, bonds, angles, graph)
 
     norm = params["readout_norm"]
     x = _layer_norm(atoms, norm["scale"], norm["shift"])
@@ -94,16 +93,27 @@ def radial_basis(
 
 
 def angular_basis(
-    directions: Float[Array, "near 3"], frequencies: Float[Array, " k"], graph: Graph
+    directions: Float[Array, "near 3"],
+    frequencies: Float[Array, " k"],
+    first: Links,
+    second: Links,
+    sign: Float[Array, " angle"],
 ) -> Float[Array, "angle basis"]:
     """Return eq. (3) for the unit vectors of the near bonds."""
-    n1, n2 = gather(directions, graph.angle_first), gather(directions, graph.angle_second)
-    cosine = jnp.sum(n1 * n2, axis=-1) * graph.angle_sign.astype(n1.dtype)
+    n1, n2 = gather(directions, first), gather(directions, second)
+    cosine = jnp.sum(n1 * n2, axis=-1) * sign.astype(n1.dtype)
     # The factor is part of the model: it keeps the derivatives finite for bonds in line.
     waves = jnp.arccos(cosine * (1 - 1e-6))[:, None] * frequencies
     constant = jnp.full((len(cosine), 1), _HALF, n1.dtype)
     scale = 1 / math.sqrt(math.pi)
     return jnp.concatenate([constant, jnp.sin(waves) * scale, jnp.cos(waves) * scale], axis=1)
+
+
+def _first_angles(params, directions, graph: Graph):
+    def rows(at):
+        return angular_basis(directions, params["angle_frequencies"], *at) @ params["angle"]
+
+    return _by_rows(rows, (graph.angle_first, graph.angle_second, graph.angle_sign))
 
 
 def _updated_atoms(params, layer, atoms, far, far_weight, change, graph: Graph):
@@ -112,24 +122,78 @@ def _updated_atoms(params, layer, atoms, far, far_weight, change, graph: Graph):
     of_center, of_bond, of_other = _blocks(gated["inner"], 3)
     # Bonds beyond 3 Å keep their first features, which are linear in the basis.
     at_bond = far @ (params["bond"] @ of_bond) + scatter(change @ of_bond, graph.near, len(far))
-    x = (
-        gather(atoms @ of_center + gated["inner_bias"], graph.centers)
-        + gather(atoms @ of_other, graph.others)
-        + gather(at_bond, graph.pair_bonds)
-    )
-    sent = _gated(gated, x) * gather(far_weight, graph.pair_bonds)
-    return atoms + scatter(sent, graph.centers, len(atoms)) @ layer["out"]
+    at_center = atoms @ of_center + gated["inner_bias"]
+    at_other = atoms @ of_other
+
+    def received(pairs):
+        centers, others, bonds = pairs
+        x = gather(at_center, centers) + gather(at_other, others) + gather(at_bond, bonds)
+        return scatter(_gated(gated, x) * gather(far_weight, bonds), centers, len(atoms))
+
+    pairs = (graph.centers, graph.others, graph.pair_bonds)
+    return atoms + _sum_by_rows(received, pairs) @ layer["out"]
 
 
-def _around(gated, atoms, bonds, angles, graph: Graph):
-    """Return the first linear map of G' and G" at each angle."""
+def _updated_bonds(layer, atoms, bonds, angles, weight, graph: Graph):
+    """Return eq. (5)."""
+    gated = layer["gated"]
+    around = _around(gated, atoms, bonds)
+
+    def received(rows):
+        _, first, second, _ = rows
+        sent = _gated(gated, around(rows)) * gather(weight, first) * gather(weight, second)
+        return scatter(sent, first, len(bonds))
+
+    rows = (graph.angle_centers, graph.angle_first, graph.angle_second, angles)
+    return bonds + _sum_by_rows(received, rows) @ layer["out"]
+
+
+def _updated_angles(gated, atoms, bonds, angles, graph: Graph):
+    """Return eq. (6)."""
+    around = _around(gated, atoms, bonds)
+    rows = (graph.angle_centers, graph.angle_first, graph.angle_second, angles)
+    return _by_rows(lambda rows: rows[3] + _gated(gated, around(rows)), rows)
+
+
+def _around(gated, atoms, bonds):
+    """Return the first linear map of G' and G" as a function of angles."""
     of_first, of_second, of_angle, of_center = _blocks(gated["inner"], 4)
-    return (
-        gather(bonds @ of_first, graph.angle_first)
-        + gather(bonds @ of_second, graph.angle_second)
-        + gather(atoms @ of_center + gated["inner_bias"], graph.angle_centers)
-        + angles @ of_angle
-    )
+    at_first, at_second = bonds @ of_first, bonds @ of_second
+    at_center = atoms @ of_center + gated["inner_bias"]
+
+    def summed(rows):
+        center, first, second, angles = rows
+        x = gather(at_center, center) + gather(at_first, first) + gather(at_second, second)
+        return x + angles @ of_angle
+
+    return summed
+
+
+def _tiles(rows: int) -> int:
+    tiles = 1
+    while rows > TILE * tiles and rows % (2 * tiles) == 0:
+        tiles *= 2
+    return tiles
+
+
+def _split(rows):
+    count = jax.tree.leaves(rows)[0].shape[0]
+    tiles = _tiles(count)
+    return jax.tree.map(lambda x: x.reshape(tiles, count // tiles, *x.shape[1:]), rows)
+
+
+def _by_rows(f, rows):
+    _, out = jax.lax.scan(lambda _, tile: (None, jax.checkpoint(f)(tile)), None, _split(rows))
+    return out.reshape(-1, out.shape[-1])
+
+
+def _sum_by_rows(f, rows):
+    tiles = _split(rows)
+    shape = jax.eval_shape(f, jax.tree.map(lambda x: x[0], tiles))
+    start = jnp.zeros(shape.shape, shape.dtype)
+    return jax.lax.scan(lambda total, tile: (total + jax.checkpoint(f)(tile), None), start, tiles)[
+        0
+    ]
 
 
 def _gated(gated, x: Float[Array, "row both"]) -> Float[Array, "row width"]:
