@@ -195,4 +195,8 @@ def _yaml_text(phonon: Phonopy, born: BornCharges | None) -> str:
             "method": born.method or "gonze",
         }
         file.nac_params = nac
-    return str(file) + "\n"
+    text = str(file) + "\n"
+    # phonopy writes masses with six decimals: 1e-8 of a mass, and of every λ.
+    for mass in set(phonon.unitcell.masses.tolist()):
+        text = text.replace(f"mass: {mass:f}\n", f"mass: {mass!r}\n")
+    return text
