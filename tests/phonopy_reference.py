@@ -3,6 +3,7 @@
 import pathlib
 
 import h5py
+import jax
 import jax.numpy as jnp
 import numpy as np
 import phonopy
@@ -11,8 +12,12 @@ from phonopy.physical_units import get_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phojax.force_constants.container import ForceConstants, force_constants
+from phojax.modes import Modes, degenerate_blocks, eigenpairs_at, modes, with_eigenvectors
 from phojax.structure import structure, supercell
 from phojax.units import THZ
+
+solved = jax.jit(modes, static_argnames=("chunk", "matrices"))
+"""`modes`, compiled: the tests call it on few shapes."""
 
 
 def converted(reference: Phonopy) -> ForceConstants:
@@ -110,8 +115,11 @@ def triclinic(seed=1) -> Phonopy:
     return springs(cell, np.diag((2, 2, 2)), cutoff=3.9, seed=seed)
 
 
-def shared_crystal(shared: pathlib.Path, name: str) -> Phonopy:
-    """Return NaCl, SnO2 or NaMgF3 of the shared data, without the non-analytic term."""
+def shared_crystal(shared: pathlib.Path, name: str, *, nac: bool = False) -> Phonopy:
+    """Return NaCl, SnO2 or NaMgF3 of the shared data; with the non-analytic term on request.
+
+    NaMgF3 comes without it.
+    """
     data = shared / "data" / "oracles" / name
     if name == "NaMgF3":
         read = phonopy.load(
@@ -129,7 +137,34 @@ def shared_crystal(shared: pathlib.Path, name: str) -> Phonopy:
     return phonopy.load(
         data / f"phonopy_disp_{name}.yaml",
         force_sets_filename=data / f"FORCE_SETS_{name}",
-        is_nac=False,
+        born_filename=data / f"BORN_{name}" if nac else None,
+        is_nac=nac,
         is_compact_fc=True,
         log_level=0,
     )
+
+
+def rotated_in_blocks(found, seed=0):
+    """Return the modes with the eigenvectors of each degenerate block mixed by a random unitary."""
+    rng = np.random.default_rng(seed)
+    blocks = np.asarray(degenerate_blocks(found.eigenvalues))
+    e = np.array(found.eigenvectors)
+    for q, labels in enumerate(blocks):
+        for block in np.unique(labels):
+            inside = np.flatnonzero(labels == block)
+            A = rng.normal(size=(2, len(inside), len(inside)))
+            unitary, _ = np.linalg.qr(A[0] + 1j * A[1])
+            e[q, inside] = np.einsum("mn,nia->mia", unitary, e[q, inside])
+    return with_eigenvectors(found, jnp.asarray(e))
+
+
+def modes_of_phonopys_matrices(crystal: Phonopy, q: np.ndarray) -> Modes:
+    """Return phojax's modes of phonopy's D(q), the non-analytic term included if it has one."""
+    crystal.run_qpoints(q, with_dynamical_matrices=True)
+    D = jnp.asarray(crystal.qpoints.dynamical_matrices)
+    p = crystal.primitive
+    ours = structure(p.cell, p.scaled_positions @ p.cell, p.numbers, p.masses)
+    eigenvalues, E = eigenpairs_at(D, jnp.asarray(q), ours)
+    vectors = E.swapaxes(1, 2).reshape(*eigenvalues.shape, len(p), 3)
+    weights = jnp.full(len(q), 1 / len(q))
+    return Modes(jnp.asarray(q), weights, eigenvalues, vectors, ours)

@@ -69,7 +69,7 @@ class Modes:
 def modes(
     force_constants: ForceConstants,
     q: Float[Array, "q 3"],
-    weights: Float[Array, " q"] | None = None,
+    weights: Float[Array, " weight"] | None = None,
     *,
     chunk: int = 64,
     matrices: Callable[[ForceConstants, Float[Array, "q 3"]], Array] = dynamical_matrices,

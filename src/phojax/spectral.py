@@ -17,9 +17,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, Complex, Float, Inexact, Real
 
 from phojax.checks import check_float64, fail
+
+Scalar = Real[Array, ""] | float | int
+"""A real number, traced or not."""
 
 DEGENERATE = 1e-6
 """Gaps up to this share of the spectrum's width count as none (PHYSICS C3)."""
@@ -29,7 +32,7 @@ _TINY = 1e-300
 
 
 def matrix_function(
-    f: Callable, D: Inexact[Array, "*batch n n"], *params: Float[Array, ""] | float
+    f: Callable, D: Inexact[Array, "*batch n n"], *params: Scalar
 ) -> Inexact[Array, "*batch n n"]:
     """Return f(D), eq. (1), for f(λ, *params) acting element by element.
 
@@ -51,7 +54,7 @@ def matrix_function(
 
 
 def trace_function(
-    f: Callable, D: Inexact[Array, "*batch n n"], *params: Float[Array, ""] | float
+    f: Callable, D: Inexact[Array, "*batch n n"], *params: Scalar
 ) -> Float[Array, "*batch"]:
     """Return Tr f(D) = Σ_n f(λ_n); arguments as for `matrix_function`.
 

@@ -22,6 +22,7 @@ from phojax.dynmat import atomic_phases
 from phojax.modes import Modes, block_mean, block_sum, degenerate_blocks
 from phojax.neighbors import neighbor_list, pair_capacity
 from phojax.pytree import pytree
+from phojax.spectral import Scalar
 from phojax.structure import Structure
 from phojax.units import eigenvalue_from_THz
 
@@ -171,7 +172,7 @@ def mean_coupling(
     couplings: Float[Array, "q mode"],
     displacements: Float[Array, "q mode atom"],
     mobile: Bool[Array, " atom"],
-    below: Float[Array, ""] | float = 1.5,
+    below: Scalar = 1.5,
 ) -> Float[Array, ""]:
     """Return the mean coupling of modes below a frequency, weighted by the MSD of mobile ions.
 

@@ -27,7 +27,7 @@ from phojax.modes import (
     without_translations,
 )
 from phojax.pytree import pytree
-from phojax.spectral import atomic_blocks, eigenvalues, matrix_function
+from phojax.spectral import Scalar, atomic_blocks, eigenvalues, matrix_function
 from phojax.structure import Structure
 from phojax.units import HBAR, KB, eigenvalue_from_THz
 
@@ -54,7 +54,7 @@ class Oscillators:
         return jnp.sum(self.imaginary)
 
 
-def oscillators(found: Modes, floor: Float[Array, ""] | float) -> Oscillators:
+def oscillators(found: Modes, floor: Scalar) -> Oscillators:
     """Return which modes are oscillators.
 
     Args:
@@ -69,7 +69,7 @@ def oscillators(found: Modes, floor: Float[Array, ""] | float) -> Oscillators:
 
 
 def oscillator_variance(
-    eigenvalue: Float[Array, "*batch"], temperature: Float[Array, ""] | float
+    eigenvalue: Float[Array, "*batch"], temperature: Scalar
 ) -> Float[Array, "*batch"]:
     """Return g(λ, T), eq. (2), in amu Å², for λ > 0 in eV Å⁻² amu⁻¹ and T ≥ 0 in K.
 
@@ -85,8 +85,8 @@ def oscillator_variance(
 
 def variance_above(
     eigenvalue: Float[Array, "*batch"],
-    temperature: Float[Array, ""] | float,
-    floor: Float[Array, ""] | float,
+    temperature: Scalar,
+    floor: Scalar,
 ) -> Float[Array, "*batch"]:
     """Return g(λ, T) in amu Å² where λ > floor, 0 elsewhere."""
     kept = eigenvalue > floor
@@ -95,7 +95,7 @@ def variance_above(
 
 
 def displacement_tensor(
-    found: Modes, temperature: Float[Array, ""] | float, kept: Bool[Array, "q mode"]
+    found: Modes, temperature: Scalar, kept: Bool[Array, "q mode"]
 ) -> Float[Array, "atom 3 3"]:
     """Return U of eq. (1) in Å².
 
@@ -124,8 +124,8 @@ def displacement_tensor_from_matrices(
     q: Float[Array, "q 3"],
     weights: Float[Array, " q"],
     crystal: Structure,
-    temperature: Float[Array, ""] | float,
-    floor: Float[Array, ""] | float,
+    temperature: Scalar,
+    floor: Scalar,
 ) -> Float[Array, "atom 3 3"]:
     """Return U of eq. (1) in Å² as a matrix function of D.
 
@@ -152,7 +152,7 @@ def eigenvalue_count_below(
     D: Complex[Array, "q mode mode"],
     q: Float[Array, "q 3"],
     crystal: Structure,
-    floor: Float[Array, ""] | float,
+    floor: Scalar,
 ) -> Int[Array, " q"]:
     """Return how many modes with λ ≤ floor each q has, translations at Γ not counted."""
     shifted, _ = without_translations(jax.lax.stop_gradient(D), q, crystal)
@@ -161,7 +161,7 @@ def eigenvalue_count_below(
 
 def mode_displacements(
     found: Modes,
-    temperature: Float[Array, ""] | float,
+    temperature: Scalar,
     kept: Bool[Array, "q mode"],
     blocks: Int[Array, "q mode"] | None = None,
 ) -> Float[Array, "q mode atom"]:
@@ -193,7 +193,7 @@ def cumulative_displacements(
 
 
 def share_below(
-    found: Modes, displacements: Float[Array, "q mode atom"], frequency: float = 1.5
+    found: Modes, displacements: Float[Array, "q mode atom"], frequency: Scalar = 1.5
 ) -> Float[Array, " atom"]:
     """Return per atom the share of its MSD that modes below a frequency (THz) carry, in [0, 1]."""
     soft = found.eigenvalues < eigenvalue_from_THz(jnp.asarray(frequency, float))

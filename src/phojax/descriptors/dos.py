@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Complex, Float
 
 from phojax.modes import Modes, shift_of, without_translations
 from phojax.pytree import pytree
-from phojax.spectral import atomic_traces, dagger, matrix_function
+from phojax.spectral import Scalar, atomic_traces, dagger, matrix_function
 from phojax.structure import Structure
 from phojax.units import frequency_THz
 
@@ -53,7 +53,7 @@ def species_groups(crystal: Structure) -> tuple[list[str], Bool[Array, "group at
 def gaussian_dos(
     found: Modes,
     frequencies: Float[Array, " f"],
-    smearing: Float[Array, ""] | float,
+    smearing: Scalar,
     groups: Bool[Array, "group atom"],
     kept: Bool[Array, "q mode"] | None = None,
 ) -> Float[Array, "group f"]:
@@ -109,7 +109,7 @@ def moments_from_matrices(
     weights: Float[Array, " q"],
     crystal: Structure,
     groups: Bool[Array, "group atom"],
-    floor: Float[Array, ""] | float,
+    floor: Scalar,
 ) -> Moments:
     """Return the moments (2), (3) as traces of matrix functions of D.
 
@@ -169,7 +169,7 @@ def dos_overlap(
     frequencies: Float[Array, " f"],
     first: Float[Array, " f"],
     second: Float[Array, " f"],
-    below: Float[Array, ""] | float | None = None,
+    below: Scalar | None = None,
 ) -> Float[Array, ""]:
     """Return ∫ min(g_1, g_2) dν of two curves, each normalised to 1 over the whole grid.
 
