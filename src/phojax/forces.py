@@ -22,7 +22,9 @@ from phojax.structure import Structure, strained
 
 def energy(potential: Potential, crystal: Structure, graph: Any) -> Float[Array, ""]:
     """Return the energy of the cell in eV. Differentiable in structure and parameters."""
-    real = [x.dtype for x in jax.tree.leaves(potential.params) if jnp.issubdtype(x.dtype, jnp.floating)]
+    real = [
+        x.dtype for x in jax.tree.leaves(potential.params) if jnp.issubdtype(x.dtype, jnp.floating)
+    ]
     inside = jnp.result_type(*real) if real else crystal.positions.dtype
     cast = replace(
         crystal, cell=crystal.cell.astype(inside), positions=crystal.positions.astype(inside)
