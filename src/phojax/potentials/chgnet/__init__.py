@@ -8,7 +8,6 @@ from phojax.potentials.chgnet.model import energy
 from phojax.potentials.chgnet.weights import checkpoint_path, parameters
 from phojax.potentials.contract import Potential
 
-
 SMOOTHING_WIDTH = 0.03
 """Å; chosen in benchmarks/width.py: the surface is rough at 0.01 Å (see there)."""
 

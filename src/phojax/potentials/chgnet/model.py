@@ -23,7 +23,6 @@ Source: Deng et al., Nat. Mach. Intell. 5, 1031 (2023), methods; constants of ve
 """
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -36,7 +35,7 @@ from phojax.potentials.chgnet.graph import CUTOFF, NEAR, Graph
 from phojax.structure import Structure
 
 WIDTH = 64
-TILE = 2048
+_TILE = 2048  # rows
 _EPSILON = 1e-5  # of the layer norms
 # The constant of eq. (3) is 1/√2 rounded to float32, in whatever precision the network runs.
 _HALF = float(np.float32(1) / np.sqrt(np.float32(2))) / math.sqrt(math.pi)
@@ -169,31 +168,40 @@ def _around(gated, atoms, bonds):
     return summed
 
 
-def _tiles(rows: int) -> int:
-    tiles = 1
-    while rows > TILE * tiles and rows % (2 * tiles) == 0:
-        tiles *= 2
-    return tiles
-
-
-def _split(rows):
-    count = jax.tree.leaves(rows)[0].shape[0]
-    tiles = _tiles(count)
-    return jax.tree.map(lambda x: x.reshape(tiles, count // tiles, *x.shape[1:]), rows)
-
-
 def _by_rows(f, rows):
-    _, out = jax.lax.scan(lambda _, tile: (None, jax.checkpoint(f)(tile)), None, _split(rows))
+    """Return f(rows), whose rows depend on one row each."""
+    tiles = _tiles(rows)
+    if tiles is None:
+        return f(rows)
+    _, out = jax.lax.scan(lambda _, tile: (None, jax.checkpoint(f)(tile)), None, tiles)
     return out.reshape(-1, out.shape[-1])
 
 
 def _sum_by_rows(f, rows):
-    tiles = _split(rows)
-    shape = jax.eval_shape(f, jax.tree.map(lambda x: x[0], tiles))
-    start = jnp.zeros(shape.shape, shape.dtype)
-    return jax.lax.scan(lambda total, tile: (total + jax.checkpoint(f)(tile), None), start, tiles)[
-        0
-    ]
+    """Return f(rows), which sums over rows."""
+    tiles = _tiles(rows)
+    if tiles is None:
+        return f(rows)
+    result = jax.eval_shape(f, jax.tree.map(lambda x: x[0], tiles))
+    zero = jnp.zeros(result.shape, result.dtype)
+    return jax.lax.scan(lambda sum, tile: (sum + jax.checkpoint(f)(tile), None), zero, tiles)[0]
+
+
+def _tiles(rows):
+    """Return the rows as (tile, row of it), or None where one tile holds them all.
+
+    What a layer holds per pair and angle is computed again in the reverse pass, tile by tile in
+    the same memory. It would be hundreds of MB, and on a CPU to fetch those from the system at
+    every call costs more than to compute twice what stays in the cache.
+    """
+    count = jax.tree.leaves(rows)[0].shape[0]
+    longest = _TILE if jax.default_backend() == "cpu" else 32 * _TILE
+    tiles = 1
+    while count > longest * tiles and count % (2 * tiles) == 0:
+        tiles *= 2
+    if tiles == 1:
+        return None
+    return jax.tree.map(lambda x: x.reshape(tiles, count // tiles, *x.shape[1:]), rows)
 
 
 def _gated(gated, x: Float[Array, "row both"]) -> Float[Array, "row width"]:
