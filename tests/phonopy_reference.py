@@ -115,10 +115,13 @@ def triclinic(seed=1) -> Phonopy:
     return springs(cell, np.diag((2, 2, 2)), cutoff=3.9, seed=seed)
 
 
-def shared_crystal(shared: pathlib.Path, name: str, *, nac: bool = False) -> Phonopy:
-    """Return NaCl, SnO2 or NaMgF3 of the shared data; with the non-analytic term on request.
+def shared_crystal(
+    shared: pathlib.Path, name: str, *, nac: bool = False, sum_rule: bool = True
+) -> Phonopy:
+    """Return NaCl, SnO2 or NaMgF3 of the shared data.
 
-    NaMgF3 comes without it.
+    For the first two the non-analytic term is there on request, and phonopy imposes the sum rule
+    unless told not to.
     """
     data = shared / "data" / "oracles" / name
     if name == "NaMgF3":
@@ -139,6 +142,7 @@ def shared_crystal(shared: pathlib.Path, name: str, *, nac: bool = False) -> Pho
         force_sets_filename=data / f"FORCE_SETS_{name}",
         born_filename=data / f"BORN_{name}" if nac else None,
         is_nac=nac,
+        symmetrize_fc=sum_rule,
         is_compact_fc=True,
         log_level=0,
     )
