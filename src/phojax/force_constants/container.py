@@ -80,10 +80,11 @@ def force_constants(values, supercell: Supercell) -> ForceConstants:
     check_shape(
         "force constants", values, (n, n * copies, 3, 3), f"{n} primitive atoms × {copies} cells"
     )
+    values = jnp.asarray(values)  # which makes float32 of it where x64 is off
     check_float64("force constants", values)
     if not isinstance(values, jax.core.Tracer):
         check_finite("force constants", values)
-    return ForceConstants(jnp.asarray(values), supercell, nearest_images(supercell))
+    return ForceConstants(values, supercell, nearest_images(supercell))
 
 
 def nearest_images(supercell: Supercell) -> Images:

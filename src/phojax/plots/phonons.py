@@ -42,15 +42,15 @@ def figure_data(row: PhononRow, temperature: float) -> FigureData:
         ),
         dos=DensityOfStates(
             frequencies_THz=found.grid_THz,
-            total=found.sums.dos[0],
-            by_species=dict(zip(found.groups[1:], found.sums.dos[1:], strict=True)),
+            total=np.asarray(found.sums.dos[0]),
+            by_species=dict(zip(found.groups[1:], np.asarray(found.sums.dos[1:]), strict=True)),
             center_THz={s: record["pdos_center_THz"][s] for s in found.groups[1:]},
         ),
-        acoustic_cutoff_THz={"acoustic cutoff": record["acoustic_cutoff_THz"]},
+        acoustic_cutoff_THz={"band path": record["acoustic_cutoff_THz"]},
         mobile=record["mobile"],
         temperature_K=temperature,
         title=f"{record['formula']}, {record['space_group']}, "
-        + (record.get("potential") or record.get("program") or "force constants"),
+        + (record.get("potential") or f"force constants from {record['program']}"),
         notes=tuple(record["flags"]),
         participation_label="Participation ratio",
     )

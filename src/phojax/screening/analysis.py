@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from phojax.brillouin import BandPath, Mesh, band_path, gamma_mesh, mesh_divisions
 from phojax.descriptors.acoustic import AcousticCutoffs, acoustic_cutoffs
@@ -217,7 +218,7 @@ def tensors_on(
     return _star_averaged(U, group), found, which
 
 
-def lowest_frequency(found: Modes, rigid: np.ndarray) -> tuple[float, np.ndarray]:
+def lowest_frequency(found: Modes, rigid: ArrayLike) -> tuple[float, np.ndarray]:
     """Return the lowest frequency in THz and its q, the modes marked `rigid` left out."""
     nu = np.where(np.asarray(rigid), np.inf, _frequencies(found))
     at = np.unravel_index(np.argmin(nu), nu.shape)
@@ -249,7 +250,7 @@ def analysed(constants: ForceConstants, group: SpaceGroup, settings: PhononSetti
         among = among if len(among.mobile) else None
     parts = _table(together, temperatures, jnp.asarray(mobile), among)
     first, rest = slice(None, len(mesh.q)), slice(len(mesh.q), None)
-    found = replace(_rows(together, first), weights=mesh.weights)
+    found = replace(_rows(together, first), weights=jnp.asarray(mesh.weights))
     along = _rows(together, rest)
     on_mesh, on_path = (
         ModeTable(modes_, np.asarray(parts[1])[:, rows], *(np.asarray(p)[rows] for p in parts[2:]))
@@ -293,13 +294,17 @@ def _star_averaged(U, group: SpaceGroup | None) -> np.ndarray:
 
 
 def _rows(found: Modes, rows: slice) -> Modes:
-    """Return the modes at some q, as numpy arrays: slices of JAX arrays are compiled each."""
+    """Return the modes at some q, cut by numpy: every slice of a JAX array is compiled."""
+
+    def cut(values):
+        return jnp.asarray(np.asarray(values)[rows])
+
     return replace(
         found,
-        q=np.asarray(found.q)[rows],
-        weights=np.asarray(found.weights)[rows],
-        eigenvalues=np.asarray(found.eigenvalues)[rows],
-        eigenvectors=np.asarray(found.eigenvectors)[rows],
+        q=cut(found.q),
+        weights=cut(found.weights),
+        eigenvalues=cut(found.eigenvalues),
+        eigenvectors=cut(found.eigenvectors),
     )
 
 

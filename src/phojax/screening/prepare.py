@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -169,8 +169,7 @@ def _relaxed(plan, potential, settings, report, checkpoint) -> Relaxation:
         symmetry=plan.group,
         on_step=lambda step, *_: report("relaxation", step, 0),
     )
-    facts = asdict(replace(found, structure=None))  # type: ignore[arg-type]
-    del facts["structure"]
+    facts = {k: v for k, v in vars(found).items() if k != "structure"}
     checkpoint.save(
         "relaxed",
         cell=np.asarray(found.structure.cell),

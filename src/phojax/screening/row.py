@@ -81,7 +81,7 @@ def row_from_potential(
         "hessian_vector_products": made.main.columns,
         "standard_error_eV_A2": made.main.standard_error,
     }
-    row.record |= sensitivity
+    row.record.update(sensitivity)
     notes.append(f"{potential.name} gives no Born charges: no non-analytic term (LO-TO splitting)")
     return row
 

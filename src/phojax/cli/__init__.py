@@ -1,0 +1,5 @@
+"""The command line: parses, calls, writes."""
+
+from phojax.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,36 @@
+"""Entry point: `phojax phonons …`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import jax
+
+from phojax.checks import InputError
+from phojax.cli import phonons
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status.
+
+    0: all inputs done; 1: some failed, the others are done; 2: the command makes no sense;
+    130: interrupted, to be resumed by the same command.
+    """
+    # Force constants and what follows need float64; a library must not decide this, a program may.
+    jax.config.update("jax_enable_x64", True)
+    parser = argparse.ArgumentParser(
+        prog="phojax", description="Differentiable lattice dynamics of ionic conductors."
+    )
+    parser.add_argument("--version", action="version", version=f"phojax {version('phojax')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    phonons.add_parser(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except InputError as error:
+        print(f"phojax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nphojax: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130

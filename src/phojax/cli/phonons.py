@@ -1,0 +1,376 @@
+"""`phojax phonons`: structures or phonopy files to phonons, descriptors, figures and a table."""
+
+import argparse
+import contextlib
+import hashlib
+import pathlib
+import re
+import sys
+import time
+import traceback
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from phojax.brillouin import gamma_mesh, mesh_divisions
+from phojax.checks import InputError, fail
+from phojax.cli.progress import Progress, seconds
+from phojax.cli.table import printed_table, write_csv
+from phojax.forces import evaluate
+from phojax.io.phonopy_files import BornCharges, read_phonopy, write_phonopy
+from phojax.io.records import read_record, write_modes, write_record
+from phojax.io.structures import read_structure, write_structure
+from phojax.plots.figures import phonon_figure, save_figure
+from phojax.plots.phonons import figure_data
+from phojax.potentials.catalogue import available, potential
+from phojax.potentials.contract import Potential
+from phojax.screening.prepare import planned
+from phojax.screening.row import PhononRow, row_from_force_constants, row_from_potential, versions
+from phojax.screening.settings import PhononSettings
+from phojax.screening.store import Checkpoint, key_of
+
+_PHONOPY_NAME = re.compile(r"phono(3)?py.*\.ya?ml(\.(xz|gz|bz2))?$", re.IGNORECASE)
+_COLUMNS_PER_FORCE_CALL = 4.0  # cost of a Hessian-vector product in force calls
+_COMPILATION = 20.0  # s per structure, on a laptop
+
+
+def add_parser(commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "phonons",
+        help="phonons and mode-resolved descriptors of structures",
+        description="Structure files (CIF, POSCAR, extxyz, …) with a potential, or phonopy files "
+        "without one, to phonons, descriptors, figures and one table. The same command goes on "
+        "where it was interrupted.",
+    )
+    default = PhononSettings()
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        type=pathlib.Path,
+        help="structure files, phonopy_params.yaml[.xz], phonopy_disp.yaml or phonopy.yaml",
+    )
+    add("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder of the results")
+    add(
+        "--potential",
+        default="chgnet",
+        metavar="NAME",
+        help="for structure files: " + ", ".join(available()) + " (default: chgnet)",
+    )
+    add(
+        "--mobile",
+        default=default.mobile,
+        metavar="SYMBOL",
+        help=f"mobile element (default: {default.mobile})",
+    )
+    add(
+        "--temperature",
+        nargs="+",
+        type=float,
+        default=list(default.temperatures),
+        metavar="T",
+        help="temperatures in K (default: 300 800)",
+    )
+    add(
+        "--supercell-atoms",
+        type=int,
+        default=default.supercell_atoms,
+        metavar="N",
+        help=f"atoms of the supercell at least (default: {default.supercell_atoms})",
+    )
+    add(
+        "--width",
+        type=float,
+        default=None,
+        metavar="Å",
+        help="Gaussian width over which the Hessian is averaged; 0 for the plain one "
+        "(default: what the potential recommends)",
+    )
+    add(
+        "--pairs",
+        type=int,
+        default=default.pairs,
+        metavar="N",
+        help=f"± pairs of displacements in that average (default: {default.pairs})",
+    )
+    add(
+        "--mesh",
+        nargs=3,
+        type=int,
+        default=None,
+        metavar="N",
+        help=f"Γ-centred q mesh (default: points at most {default.mesh_spacing} Å⁻¹ apart)",
+    )
+    add("--no-relax", action="store_true", help="take the structure as it is")
+    add(
+        "--relax-on-average",
+        action="store_true",
+        help="relax on the surface averaged with the same width",
+    )
+    add(
+        "--force-tolerance",
+        type=float,
+        default=default.force_tolerance,
+        metavar="eV/Å",
+        help=f"of the relaxation (default: {default.force_tolerance})",
+    )
+    add(
+        "--stress-tolerance",
+        type=float,
+        default=default.stress_tolerance,
+        metavar="eV/Å³",
+        help=f"of the relaxation (default: {default.stress_tolerance})",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=default.seed,
+        metavar="N",
+        help=f"of all random numbers (default: {default.seed})",
+    )
+    add("--force-sets", type=pathlib.Path, metavar="FILE", help="FORCE_SETS of a phonopy input")
+    add(
+        "--force-constants",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="FORCE_CONSTANTS or force_constants.hdf5 of a phonopy input",
+    )
+    add("--born", type=pathlib.Path, metavar="FILE", help="BORN of a phonopy input")
+    add(
+        "--no-sum-rules",
+        action="store_true",
+        help="leave the force constants of a phonopy input as they are",
+    )
+    add("--no-figures", action="store_true", help="no figures")
+    add("--dry-run", action="store_true", help="say what would be done and about how long it takes")
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One input and where its results go."""
+
+    path: pathlib.Path
+    name: str
+    folder: pathlib.Path
+    is_phonopy: bool
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; return the exit status."""
+    settings = _settings(options)
+    jobs = _jobs(options)
+    model = None
+    if not all(job.is_phonopy for job in jobs):
+        model = potential(options.potential)
+    if options.dry_run:
+        return _dry_run(jobs, model, settings, options)
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    records: list[dict[str, Any]] = []
+    for number, job in enumerate(jobs, start=1):
+        progress = Progress(f"[{number}/{len(jobs)}] {job.name}")
+        records.append(_done_or_computed(job, model, settings, options, progress))
+        write_csv(options.out / "phonons.csv", records)
+    print(printed_table(records, settings))
+    failed = [r for r in records if "error" in r]
+    for record in records:
+        for note in record.get("notes", []):
+            print(f"  {record['name']}: {note}")
+    for record in failed:
+        print(f"  {record['name']}: FAILED: {record['error']}")
+    print(f"results in {options.out}/, table in {options.out / 'phonons.csv'}")
+    return 1 if failed else 0
+
+
+def _settings(options: argparse.Namespace) -> PhononSettings:
+    return PhononSettings(
+        mobile=options.mobile,
+        temperatures=tuple(options.temperature),
+        supercell_atoms=options.supercell_atoms,
+        supercell_atoms_max=max(PhononSettings.supercell_atoms_max, options.supercell_atoms),
+        width=options.width,
+        pairs=options.pairs,
+        mesh=tuple(options.mesh) if options.mesh else None,
+        relax=not options.no_relax,
+        relax_on_average=options.relax_on_average,
+        force_tolerance=options.force_tolerance,
+        stress_tolerance=options.stress_tolerance,
+        sum_rules=not options.no_sum_rules,
+        seed=options.seed,
+    )
+
+
+def _jobs(options: argparse.Namespace) -> list[_Job]:
+    stems = [_stem(path) for path in options.inputs]
+    jobs, taken = [], set()
+    for path, stem in zip(options.inputs, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else f"{path.resolve().parent.name}-{stem}"
+        if name in taken:
+            raise fail(f"two inputs that would be called {name}", "different names",
+                       "Rename one of the files, or run them apart")  # fmt: skip
+        taken.add(name)
+        is_phonopy = bool(_PHONOPY_NAME.search(path.name))
+        jobs.append(_Job(path, name, options.out / name, is_phonopy))
+    extra = [o for o in ("force_sets", "force_constants", "born") if getattr(options, o)]
+    if extra and not (len(jobs) == 1 and jobs[0].is_phonopy):
+        raise fail(
+            f"--{extra[0].replace('_', '-')} with {', '.join(str(j.path) for j in jobs)}",
+            "one phonopy input (phonopy_disp.yaml, say) that the option belongs to",
+        )
+    return jobs
+
+
+def _stem(path: pathlib.Path) -> str:
+    name = path.name
+    for suffix in (".xz", ".gz", ".bz2"):
+        name = name.removesuffix(suffix)
+    # POSCAR and CONTCAR have no suffix, POSCAR.NaCl has its name there.
+    return pathlib.Path(name).stem if "." in name and not name.startswith("POSCAR") else name
+
+
+def _done_or_computed(job: _Job, model, settings, options, progress: Progress) -> dict[str, Any]:
+    """Return the record of an input: read, where it is done, else computed and written."""
+    target = job.folder / "record.json"
+    begin = time.monotonic()
+    try:
+        key = _key(job, model, settings, options)
+        with contextlib.suppress(InputError, OSError):
+            record = read_record(target)
+            if record.get("key") == key and "error" not in record:
+                progress.end("done before")
+                return record
+        checkpoint = Checkpoint(job.folder / ".partial", key)
+        row, born = _computed(job, model, settings, options, progress, checkpoint)
+        row.record.update(key=key, input=str(job.path), wall_time_s=time.monotonic() - begin)
+        progress("writing", 0, 0)
+        _write(job, row, born, settings, options)
+        checkpoint.clear()
+        progress.end(f"done in {seconds(time.monotonic() - begin)}")
+        return row.record
+    except (InputError, FloatingPointError, OSError) as error:
+        text = str(error) if str(job.path) in str(error) else f"{job.path}: {error}"
+        return _failed(job, text, progress)
+    except Exception as error:  # one bad structure never stops a batch
+        with contextlib.suppress(OSError):
+            job.folder.mkdir(parents=True, exist_ok=True)
+            (job.folder / "error.txt").write_text(traceback.format_exc())
+        return _failed(job, f"{job.path}: unexpected {type(error).__name__}: {error}", progress)
+
+
+def _failed(job: _Job, text: str, progress: Progress) -> dict[str, Any]:
+    progress.end(f"FAILED: {text}")
+    record = {"name": job.name, "input": str(job.path), "error": text, "flags": ["failed"],
+              "notes": []}  # fmt: skip
+    with contextlib.suppress(OSError):
+        write_record(job.folder / "record.json", record)
+    return record
+
+
+def _key(job: _Job, model: Potential | None, settings: PhononSettings, options) -> str:
+    """Return what a result depends on, as a hash."""
+    if not job.path.is_file():
+        raise fail(f"{job.path} is not there", "a file")
+    parts: dict[str, Any] = {"input": job.path.read_bytes(), "settings": settings.as_dict()}
+    if job.is_phonopy:
+        for name in ("force_sets", "force_constants", "born"):
+            path = getattr(options, name)
+            parts[name] = path.read_bytes() if path and path.is_file() else str(path)
+    else:
+        assert model is not None
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(model.params):
+            digest.update(np.asarray(leaf).tobytes())
+        parts |= {"potential": model.name, "parameters": digest.hexdigest()}
+    found = versions()
+    return key_of(**parts, versions={k: found[k] for k in ("phojax", "jax")})
+
+
+def _computed(
+    job: _Job, model, settings, options, progress: Progress, checkpoint: Checkpoint
+) -> tuple[PhononRow, BornCharges | None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if job.is_phonopy:
+            progress("reading", 0, 0)
+            given = read_phonopy(
+                job.path,
+                force_sets=options.force_sets,
+                force_constants=options.force_constants,
+                born=options.born,
+            )
+            progress("modes and descriptors", 0, 0)
+            row = row_from_force_constants(
+                job.name, given.force_constants, settings, given.source,
+                given.born is not None, given.notes,
+            )  # fmt: skip
+            born = given.born
+        else:
+            crystal = read_structure(job.path)
+            row = row_from_potential(job.name, crystal, model, settings, progress, checkpoint)
+            born = None
+    others = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+    texts = {str(w.message) for w in caught if not issubclass(w.category, others)}
+    row.record["notes"] += sorted(texts)
+    return row, born
+
+
+def _write(job: _Job, row: PhononRow, born, settings: PhononSettings, options) -> None:
+    """Write everything of one input; the record last, as the sign that all is there."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_structure(job.folder / "structure.cif", row.structure)
+    write_structure(job.folder / "structure.extxyz", row.structure)
+    write_phonopy(job.folder, row.force_constants, born=born)
+    write_modes(job.folder / "modes.npz", row.arrays)
+    if not options.no_figures:
+        data = figure_data(row, max(settings.temperatures))
+        for colour in ("msd", "coupling"):
+            if colour == "msd" or np.isfinite(data.bands.coupling).any():
+                save_figure(phonon_figure(data, colour), job.folder / f"phonons-{colour}")
+    write_record(job.folder / "record.json", row.record)
+
+
+def _dry_run(jobs, model: Potential | None, settings: PhononSettings, options) -> int:
+    """Say what would be done."""
+    total, status, per_atom = 0.0, 0, None
+    for job in jobs:
+        try:
+            if job.is_phonopy:
+                text, cost = "force constants from phonopy's files", _COMPILATION
+            else:
+                assert model is not None
+                plan = planned(read_structure(job.path), model, settings)
+                atoms = len(plan.cell.structure)
+                per_atom = per_atom or _force_call(model, plan.cell.structure) / atoms
+                cost = plan.columns * per_atom * atoms * _COLUMNS_PER_FORCE_CALL + _COMPILATION
+                mesh = gamma_mesh(
+                    settings.mesh or mesh_divisions(plan.primitive, settings.mesh_spacing),
+                    plan.group,
+                )
+                text = (
+                    f"{plan.group.symbol}, {len(plan.primitive)} atoms, supercell of {atoms}, "
+                    f"{plan.columns} Hessian-vector products (width {plan.width:g} Å), mesh "
+                    f"{'×'.join(map(str, mesh.divisions))} ({len(mesh.q)} q)"
+                )
+                if settings.relax:
+                    text = "relaxation; " + text
+            total += cost
+            print(f"{job.path} -> {job.folder}: {text}; about {seconds(cost)}")
+        except InputError as error:
+            print(f"{job.path}: would fail: {error}", file=sys.stderr)
+            status = 1
+    print(f"{len(jobs)} inputs, about {seconds(total)} in all on this machine, unless done before")
+    return status
+
+
+def _force_call(model: Potential, crystal) -> float:
+    """Return the time of one evaluation in s, compilation left out."""
+    evaluate(model, crystal)
+    begin = time.perf_counter()
+    evaluate(model, crystal)
+    return time.perf_counter() - begin
