@@ -7,7 +7,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
-install_import_hook("phojax", "beartype.beartype")
+# Integers are good floats: beartype's numeric tower.
+_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook("phojax", _CHECKER)
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
