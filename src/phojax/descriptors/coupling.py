@@ -90,7 +90,7 @@ def coupling(
     between = between.at[:, among.mobile, among.host].add(phases)
     e = found.eigenvectors
     pulled = jnp.einsum("qij,qnja->qnia", between, e)
-    together = jnp.sum((e.conj() * pulled).real, axis=(2, 3))
+    together = jnp.sum(e.real * pulled.real + e.imag * pulled.imag, axis=(2, 3))
     size = jnp.sum(e.real**2 + e.imag**2, axis=-1)
     number = jnp.zeros(count)
     mobile_norm = size @ number.at[among.mobile].add(1.0)
