@@ -17,6 +17,7 @@ Source: PHYSICS D5.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -72,6 +73,7 @@ def acoustic_cutoffs(
     )
 
 
+@jax.jit
 def lowest_bands_top(found: Modes) -> Float[Array, ""]:
     """Return the highest frequency of the three lowest bands in THz; λ sorted at each q.
 
@@ -90,18 +92,23 @@ def connected_branches_top(path: Modes, segments: Sequence[tuple[int, int]]) -> 
     Returns:
         The frequency; NaN where no segment touches Γ.
     """
-    gamma = np.asarray(at_gamma(path.q))
-    rigid = np.asarray(translations(path))
-    width = np.ptp(np.asarray(path.eigenvalues))
+    gamma, rigid, blocks, nu = (np.asarray(x) for x in _known_of(path))
     tops = []
     for start, stop in segments:
         for rows in (np.arange(start, stop), np.arange(start, stop)[::-1]):
             if not gamma[rows[0]]:
                 continue
-            found = connected_branches(path, rows, width=float(width))
+            found = _connected(path, rows, blocks[rows])
             acoustic = rigid[rows[0]][found.mode[0]]
-            tops.append(jnp.max(path.frequencies_THz[rows[:, None], found.mode[:, acoustic]]))
-    return jnp.max(jnp.stack(tops)) if tops else jnp.asarray(jnp.nan)
+            tops.append(nu[rows[:, None], found.mode[:, acoustic]].max())
+    return jnp.asarray(max(tops) if tops else jnp.nan)
+
+
+@jax.jit
+def _known_of(path: Modes):
+    """Return, compiled once for a path, what its segments need."""
+    blocks = degenerate_blocks(path.eigenvalues)
+    return at_gamma(path.q), translations(path), blocks, path.frequencies_THz
 
 
 def connected_branches(
@@ -122,7 +129,11 @@ def connected_branches(
         raise fail("an empty segment", "at least one q-point")
     values = np.asarray(path.eigenvalues)
     width = float(np.ptp(values)) if width is None else width
-    blocks = np.asarray(degenerate_blocks(path.eigenvalues[rows], width=jnp.asarray(width)))
+    blocks = degenerate_blocks(jnp.asarray(values[rows]), width=jnp.asarray(width))
+    return _connected(path, rows, np.asarray(blocks))
+
+
+def _connected(path: Modes, rows: np.ndarray, blocks: np.ndarray) -> Branches:
     e = np.asarray(path.eigenvectors)[rows]
     e = e.reshape(*e.shape[:2], -1).swapaxes(-1, -2)  # columns
     count = e.shape[-1]

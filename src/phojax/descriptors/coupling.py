@@ -13,6 +13,7 @@ with q folded into the first zone is what eq. 9 of the paper amounts to. Its pha
 undefined where a sum vanishes and ambiguous on the zone's boundary; both are reported.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -63,7 +64,8 @@ def bonds(crystal: Structure, mobile: Bool[Array, " atom"], cutoff: float = 3.5)
             "mobile ions and a host",
             "Coupling is between the two",
         )
-    found = neighbor_list(crystal, cutoff, pair_capacity(crystal, cutoff))
+    listed = jax.jit(neighbor_list, static_argnums=(1, 2))
+    found = listed(crystal, cutoff, pair_capacity(crystal, cutoff))
     i, j = np.asarray(found.centers.index), np.asarray(found.others.index)
     kept = np.asarray(found.mask) & moves[i] & ~moves[j]
     return Bonds(jnp.asarray(i[kept]), jnp.asarray(j[kept]), jnp.asarray(found.others.image)[kept])

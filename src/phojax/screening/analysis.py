@@ -242,14 +242,15 @@ def analysed(constants: ForceConstants, group: SpaceGroup, settings: PhononSetti
     coarse = gamma_mesh(tuple(max(1, n // 2) for n in divisions), usable)
     path = band_path(crystal)
 
-    # Mesh and path together: one shape to compile, and degenerate blocks by one width.
-    together = _modes(constants, jnp.asarray(np.concatenate([mesh.q, path.q])))
+    # All q together: one shape to compile, and degenerate blocks by one width.
+    together = _modes(constants, jnp.asarray(np.concatenate([mesh.q, path.q, coarse.q])))
     among = None
     if mobile.any() and not mobile.all():
         among = bonds(crystal, jnp.asarray(mobile), settings.bond_cutoff)
         among = among if len(among.mobile) else None
     parts = _table(together, temperatures, jnp.asarray(mobile), among)
-    first, rest = slice(None, len(mesh.q)), slice(len(mesh.q), None)
+    points = np.cumsum([0, len(mesh.q), len(path.q), len(coarse.q)])
+    first, rest = slice(0, points[1]), slice(points[1], points[2])
     found = replace(_rows(together, first), weights=jnp.asarray(mesh.weights))
     along = _rows(together, rest)
     on_mesh, on_path = (
@@ -257,7 +258,12 @@ def analysed(constants: ForceConstants, group: SpaceGroup, settings: PhononSetti
         for modes_, rows in ((found, first), (along, rest))
     )
     which, U = _oscillators_and_tensors(found, temperatures)
-    U_coarse, _, _ = tensors_on(constants, coarse, settings.temperatures, usable)
+    # The coarse mesh in the shape of the fine one, filled up with points of no weight.
+    repeated = np.minimum(np.arange(points[2], points[2] + len(mesh.q)), points[3] - 1)
+    weights = np.zeros(len(mesh.q))
+    weights[: len(coarse.q)] = coarse.weights
+    rough = replace(_rows(together, repeated), weights=jnp.asarray(weights))
+    _, U_coarse = _oscillators_and_tensors(rough, temperatures)
 
     names, members = species_groups(crystal)
     nu = _frequencies(found)
@@ -277,7 +283,7 @@ def analysed(constants: ForceConstants, group: SpaceGroup, settings: PhononSetti
         oscillators=which,
         translations_on_path=np.asarray(parts[0].translations)[rest],
         tensors=_star_averaged(U, usable),
-        tensors_coarse=U_coarse,
+        tensors_coarse=_star_averaged(U_coarse, usable),
         coarse=coarse,
         groups=names,
         members=np.asarray(members),
@@ -293,7 +299,7 @@ def _star_averaged(U, group: SpaceGroup | None) -> np.ndarray:
     return U if group is None else np.stack([symmetrized_tensors(u, group) for u in U])
 
 
-def _rows(found: Modes, rows: slice) -> Modes:
+def _rows(found: Modes, rows: slice | np.ndarray) -> Modes:
     """Return the modes at some q, cut by numpy: every slice of a JAX array is compiled."""
 
     def cut(values):

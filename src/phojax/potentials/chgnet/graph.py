@@ -117,7 +117,8 @@ def bond_graph(crystal: Structure, capacity: Capacity) -> Graph:
 def graph_capacity(crystal: Structure, margin: float = 1.1) -> Capacity:
     """Return sizes that hold for this concrete crystal and for slightly changed ones."""
     pairs = pair_capacity(crystal, CUTOFF, margin)
-    near = neighbor_list(crystal, NEAR, pair_capacity(crystal, NEAR * 1.05))
+    listed = jax.jit(neighbor_list, static_argnums=(1, 2))
+    near = listed(crystal, NEAR, pair_capacity(crystal, NEAR * 1.05))
     per_atom = np.bincount(
         np.asarray(near.centers.index)[np.asarray(near.mask)], minlength=len(crystal)
     )
