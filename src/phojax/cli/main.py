@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 import jax
+from threadpoolctl import threadpool_limits
 
 from phojax.checks import InputError
 from phojax.cli import phonons
@@ -19,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Force constants and what follows need float64; a library must not decide this, a program may.
     jax.config.update("jax_enable_x64", True)
+    # Threads of BLAS fight over many small eigenproblems: up to ten times slower than one.
+    threadpool_limits(1, user_api="blas")
     parser = argparse.ArgumentParser(
         prog="phojax", description="Differentiable lattice dynamics of ionic conductors."
     )

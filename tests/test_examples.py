@@ -1,0 +1,42 @@
+"""The examples and the README's lines run, and say what they claim."""
+
+import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_gradient_of_displacements():
+    """Classical scaling laws: <u²> goes as 1/Φ and does not depend on masses."""
+    found = load("gradient_of_displacements").main()
+    assert found["scaling_exponent"] == pytest.approx(-1, abs=2e-3)
+    assert found["mass_exponent_Na"] == pytest.approx(0, abs=5e-3)
+    assert found["msd_A2"] > 0.1
+
+
+@pytest.mark.slow
+def test_lines_of_the_readme():
+    """The Python block of the README as it stands there, with fewer displacements for speed."""
+    pytest.importorskip("importlib.metadata").distribution("chgnet")
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(block.strip().splitlines()) <= 10
+    code = block.replace("key=jax.random.key(0))", "key=jax.random.key(0), pairs=1)")
+    code += "\nassert U.shape == (2, 3, 3) and 0.01 < float(U[0, 0, 0]) < 0.1, U\n"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_examples_are_short():
+    for path in (ROOT / "examples").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 100, path
