@@ -12,9 +12,6 @@ import argparse
 import pathlib
 
 import jax
-
-jax.config.update("jax_enable_x64", True)
-
 import numpy as np
 import pandas as pd
 
@@ -29,6 +26,8 @@ from phojax.screening.prepare import planned
 from phojax.screening.settings import PhononSettings
 from phojax.structure import supercell
 from phojax.units import HBAR, KB
+
+jax.config.update("jax_enable_x64", True)
 
 GAS = 8.31446261815324  # J/K/mol
 COLUMN = "heat_capacity_300K_J_per_K_per_mol_cell"

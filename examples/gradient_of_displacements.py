@@ -15,12 +15,11 @@ A law to check it against: D scales with Φ, and where k_BT exceeds all ħω, <u
 from dataclasses import replace
 
 import jax
-
-jax.config.update("jax_enable_x64", True)
-
 import jax.numpy as jnp
 
 import phojax as px
+
+jax.config.update("jax_enable_x64", True)
 
 TEMPERATURE = 2000.0  # K: classical for modes of some THz
 
