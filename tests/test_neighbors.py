@@ -64,9 +64,25 @@ def test_pairs_are_those_of_ase(name):
     assert not neighbors.overflow
     np.testing.assert_array_equal(pairs, expected[order])
     np.testing.assert_allclose(vectors, apart[order], atol=1e-12)
+    assert pair_capacity(crystal, CUTOFF).pairs >= len(i)
+    assert np.all(pair_capacity(crystal, CUTOFF).images <= np.array(ROOM.images))
+
+
+def test_atoms_that_have_moved_through_many_cells_keep_their_neighbours():
+    crystal = structure(*parts(random_crystal(4, 3.5, 3)))
+    cells = jnp.asarray(np.random.default_rng(1).integers(-40, 40, (4, 3)))
+    far = replace(crystal, positions=crystal.positions + cells @ crystal.cell)
     capacity = pair_capacity(crystal, CUTOFF)
-    assert capacity.pairs >= len(i)
-    assert np.all(np.abs(shift).max(0) <= capacity.images)
+    assert pair_capacity(far, CUTOFF) == capacity
+    neighbors = listed(far, CUTOFF, capacity)
+    pairs, vectors = found(far, neighbors)
+    near, expected = found(crystal, listed(crystal, CUTOFF, capacity))
+    i, j = near[:, 0], near[:, 1]
+    near[:, 2:] += np.asarray(cells)[i] - np.asarray(cells)[j]
+    order = np.lexsort(near.T[::-1])
+    assert not neighbors.overflow
+    np.testing.assert_array_equal(pairs, near[order])
+    np.testing.assert_allclose(vectors, expected[order], atol=1e-11)
 
 
 def test_pairs_of_a_center_stand_together():
@@ -167,6 +183,5 @@ def test_errors_say_what_to_do():
     crystal = structure(*parts(salt()))
     with pytest.raises(InputError, match="a positive length"):
         pair_capacity(crystal, 0.0)
-    far = replace(crystal, positions=crystal.positions.at[1, 0].set(1e4))
-    with pytest.raises(InputError, match="Wrap the atoms"):
-        pair_capacity(far, CUTOFF)
+    with pytest.raises(InputError, match="Check the lattice vectors"):
+        pair_capacity(crystal, 400.0)

@@ -83,7 +83,8 @@ class PairCapacity(NamedTuple):
     """Static sizes of a neighbour list.
 
     Attributes:
-        images: L runs from -images to +images along each lattice vector.
+        images: Along each lattice vector L runs from -images to +images around the image of
+            the other atom that is the nearest in units of the lattice vectors.
         pairs: Number of rows.
     """
 
@@ -99,7 +100,10 @@ def neighbor_list(crystal: Structure, cutoff: float, capacity: PairCapacity) -> 
     """
     x, cell = jax.lax.stop_gradient((crystal.positions, crystal.cell))
     shifts = jnp.asarray(_image_grid(capacity.images), jnp.int32)
-    apart = x[None, None] - x[:, None, None] + (shifts.astype(x.dtype) @ cell)[:, None]  # i L j
+    # Relative to the nearest image few cells are in reach, wherever the atoms have moved to.
+    nearest = _nearest_images(jnp, x, x, jnp.linalg.inv(cell))
+    apart = x - x[:, None] + nearest @ cell
+    apart = apart[:, None] + (shifts.astype(x.dtype) @ cell)[:, None]  # i L j
     squared = jnp.sum(apart**2, axis=-1)
     real = crystal.numbers > 0
     self_pair = jnp.eye(len(x), dtype=bool)[:, None] & jnp.all(shifts == 0, axis=1)[:, None]
@@ -109,13 +113,13 @@ def neighbor_list(crystal: Structure, cutoff: float, capacity: PairCapacity) -> 
     i, L, j = jnp.unravel_index(jnp.where(mask, flat, 0), close.shape)
     # A cell bent so far that more images are in reach makes the list incomplete.
     reach = jnp.asarray(capacity.images, x.dtype) + 0.0
-    wanted = _images_in_reach(jnp, x, cell, cutoff, real)
+    wanted = _images_in_reach(jnp, cell, cutoff)
     # A position that is not a number has no pairs: its atom would vanish without a word.
     known = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(cell))
     overflow = (jnp.sum(close) > capacity.pairs) | jnp.any(wanted > reach) | ~known
     return Neighbors(
         links(i.astype(jnp.int32), mask),
-        links(j.astype(jnp.int32), mask, shifts[L]),
+        links(j.astype(jnp.int32), mask, shifts[L] + nearest[i, j].astype(jnp.int32)),
         overflow,
         cutoff,
     )
@@ -132,7 +136,7 @@ def pair_capacity(crystal: Structure, cutoff: float, margin: float = 1.1) -> Pai
 
     Raises:
         InputError: a cutoff that is not positive, positions or a cell that are not finite, or
-            positions spread over absurdly many cells.
+            a cutoff that reaches over absurdly many cells.
     """
     if not cutoff > 0:
         raise fail(f"cutoff {cutoff} Å", "a positive length")
@@ -141,18 +145,19 @@ def pair_capacity(crystal: Structure, cutoff: float, margin: float = 1.1) -> Pai
     x, cell = np.asarray(crystal.positions, float), np.asarray(crystal.cell, float)
     real = np.asarray(crystal.numbers) > 0
     # Room for a strain of some per cent before the images run out.
-    reach = _images_in_reach(np, x, cell, cutoff * 1.05, real)
+    reach = _images_in_reach(np, cell, cutoff * 1.05)
     if np.prod(2 * reach + 1) > 1e6:
         raise fail(
             f"a cutoff of {cutoff} Å reaches over {reach.astype(int).tolist()} cells",
             "at most about 50 along each vector",
-            "Wrap the atoms into the cell, or check the lattice vectors",
+            "Check the lattice vectors and their unit",
         )
     images = (int(reach[0]), int(reach[1]), int(reach[2]))
     shifts = _image_grid(images) @ cell
-    pairs = 0
+    pairs, inverse = 0, np.linalg.inv(cell)
     for center in x[real]:  # one centre at a time bounds the memory
-        apart = x[real][None] - center + shifts[:, None]
+        nearest = _nearest_images(np, center[None], x[real], inverse)[0]
+        apart = x[real] - center + nearest @ cell + shifts[:, None]
         pairs += int(np.count_nonzero(np.sum(apart**2, axis=-1) < cutoff**2)) - 1
     return PairCapacity(images, bucket(pairs * margin))
 
@@ -186,10 +191,12 @@ def _image_grid(images: tuple[int, int, int]) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
 
 
-def _images_in_reach(xp, x, cell, cutoff, real):
-    """Return how many cells away a neighbour can be, per lattice vector."""
-    inverse = xp.linalg.inv(cell)
-    planes_apart = 1 / xp.sqrt(xp.sum(inverse**2, axis=0))
-    fractional = xp.where(real[:, None], x @ inverse, xp.nan)
-    spread = xp.nanmax(fractional, axis=0) - xp.nanmin(fractional, axis=0)
-    return xp.floor(cutoff / planes_apart + spread + 1e-9)
+def _nearest_images(xp, centers, others, inverse):
+    """Return (i, j, xyz) whole numbers L that bring r_j + L A within half a cell of r_i."""
+    return -xp.round((others @ inverse) - (centers @ inverse)[:, None])
+
+
+def _images_in_reach(xp, cell, cutoff):
+    """Return how many cells from the nearest image a neighbour can be, per lattice vector."""
+    planes_apart = 1 / xp.sqrt(xp.sum(xp.linalg.inv(cell) ** 2, axis=0))
+    return xp.floor(cutoff / planes_apart + 0.5 + 1e-9)
