@@ -26,9 +26,9 @@ from phojax.force_constants.reduction import (
     independent_displacements,
 )
 from phojax.force_constants.sum_rules import Residuals, enforced, projected
-from phojax.forces import energy_and_forces, energy_forces_stress
+from phojax.forces import energy, energy_and_forces
 from phojax.potentials.contract import Potential, check_elements
-from phojax.structure import Structure, Supercell
+from phojax.structure import Structure, Supercell, strained
 from phojax.symmetry import SpaceGroup
 
 
@@ -194,9 +194,21 @@ def hessian(
 
 @partial(jax.jit, static_argnames="capacity")
 def _shifted_evaluation(potential, crystal, shift, capacity):
+    """Return energy, forces and stress at x + shift, and the overflow of its graph.
+
+    The shift does not stretch with the cell, or the stress would not be the derivative of the
+    averaged energy.
+    """
     moved = replace(crystal, positions=crystal.positions + shift)
     graph = potential.graph(moved, capacity)
-    return energy_forces_stress(potential, moved, graph), graph.overflow
+
+    def of_both(x, strain):
+        bent = strained(replace(crystal, positions=x), strain)
+        return energy(potential, replace(bent, positions=bent.positions + shift), graph)
+
+    zero = jnp.zeros((3, 3), crystal.cell.dtype)
+    value, (dx, de) = jax.value_and_grad(of_both, argnums=(0, 1))(crystal.positions, zero)
+    return (value, -dx, (de + de.T) / 2 / crystal.volume), graph.overflow
 
 
 def averaged_surface(
@@ -220,7 +232,7 @@ def averaged_surface(
 
     def surface(primitive: Structure) -> tuple[float, np.ndarray, np.ndarray]:
         crystal = replace(supercell, primitive=primitive).structure
-        energy, forces, stress = 0.0, np.zeros((n, 3)), np.zeros((3, 3))
+        total, forces, stress = 0.0, np.zeros((n, 3)), np.zeros((3, 3))
         for pair in range(pairs):
             xi = gaussian_displacements(key, pair, len(crystal))
             for sign in (1, -1):
@@ -231,9 +243,9 @@ def averaged_surface(
                     held["capacity"] = potential.capacity(moved)
                     found, _ = _shifted_evaluation(potential, crystal, shift, held["capacity"])
                 share = 1 / (2 * pairs)
-                energy += float(found[0]) / copies * share
+                total += float(found[0]) / copies * share
                 forces += np.asarray(found[1]).reshape(n, copies, 3).mean(axis=1) * share
                 stress += np.asarray(found[2]) * share
-        return energy, forces, stress
+        return total, forces, stress
 
     return surface

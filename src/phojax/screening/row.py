@@ -321,10 +321,10 @@ def _width_sensitivity(
         errors = np.sqrt((count - 1) * parts.var(axis=0)) if count else np.full(len(values), np.nan)
         return {
             "width_A": result.width,
-            "frequency_min_mesh_THz": values[0],
-            "frequency_min_mesh_error_THz": errors[0],
-            "msd_total_mean_A2": dict(zip(labels, values[1:], strict=True)),
-            "msd_total_mean_error_A2": dict(zip(labels, errors[1:], strict=True)),
+            "frequency_min_mesh_THz": float(values[0]),
+            "frequency_min_mesh_error_THz": float(errors[0]),
+            "msd_total_mean_A2": dict(zip(labels, values[1:].tolist(), strict=True)),
+            "msd_total_mean_error_A2": dict(zip(labels, errors[1:].tolist(), strict=True)),
         }
 
     plain = entry(made.plain)
