@@ -16,10 +16,10 @@ demo: .venv/installed
 	$(BIN)/phojax phonons examples/structures/*.cif --temperature 300 800 --out demo
 
 test: .venv/tested
-	$(BIN)/python -m pytest -m "not torch"
+	$(BIN)/python -m pytest -n auto -m "not torch"
 
 test-torch: .venv-torch/installed
-	$(TORCH_BIN)/python -m pytest -m torch
+	$(TORCH_BIN)/python -m pytest -n auto -m torch
 
 lint: .venv/linted
 	$(BIN)/ruff check .
@@ -52,7 +52,7 @@ benchmark: .venv-torch/installed
 	$(PYTHON) -m venv .venv-torch
 	$(TORCH_BIN)/python -m pip install --quiet --upgrade pip
 	$(TORCH_BIN)/python -m pip install --quiet $(TORCH)
-	$(TORCH_BIN)/python -m pip install --quiet --editable ".[test]" pymatgen nvidia-ml-py $(TORCH)
+	$(TORCH_BIN)/python -m pip install --quiet --editable ".[test]" pymatgen nvidia-ml-py3 $(TORCH)
 	$(TORCH_BIN)/python -m pip install --quiet --no-deps $(CHGNET)
 	@touch $@
 

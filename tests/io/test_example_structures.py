@@ -12,10 +12,9 @@ from phojax.io.structures import read_structure
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "examples/structures"
 # Space group, density in g/cm³, a pair and its bond length in Å. Densities: CRC Handbook (NaCl,
-# NaBr, Na2S); the others from the cells' own volume, as a check of the composition.
+# Na2S); the others from the cells' own volume, as a check of the composition.
 KNOWN = {
     "NaCl": ("Fm-3m", 2.165, ("Na", "Cl"), 2.82),
-    "NaBr": ("Fm-3m", 3.200, ("Na", "Br"), 2.99),
     "Na2S": ("Fm-3m", 1.856, ("Na", "S"), 2.83),
     "Na3N": ("Pm-3m", 1.300, ("Na", "N"), 2.37),
     "Na3PS4": ("P-42_1c", 2.210, ("P", "S"), 2.05),

@@ -3,12 +3,15 @@
 import argparse
 import contextlib
 import hashlib
+import os
 import pathlib
 import re
 import sys
+import threading
 import time
 import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +37,8 @@ from phojax.screening.store import Checkpoint, key_of
 
 _PHONOPY_NAME = re.compile(r"phono(3)?py.*\.ya?ml(\.(xz|gz|bz2))?$", re.IGNORECASE)
 _COLUMNS_PER_FORCE_CALL = 4.0  # cost of a Hessian-vector product in force calls
-_COMPILATION = 20.0  # s per structure, on a laptop
+_COMPILATION = 40.0  # s per structure, on a laptop
+_WRITING = threading.Lock()
 
 
 def add_parser(commands) -> None:
@@ -146,6 +150,13 @@ def add_parser(commands) -> None:
         action="store_true",
         help="leave the force constants of a phonopy input as they are",
     )
+    add(
+        "--jobs",
+        type=int,
+        default=None,
+        metavar="N",
+        help="inputs at a time (default: 2 on a CPU, 1 on a GPU)",
+    )
     add("--no-figures", action="store_true", help="no figures")
     add("--dry-run", action="store_true", help="say what would be done and about how long it takes")
     parser.set_defaults(run=run)
@@ -172,11 +183,7 @@ def run(options: argparse.Namespace) -> int:
         return _dry_run(jobs, model, settings, options)
 
     options.out.mkdir(parents=True, exist_ok=True)
-    records: list[dict[str, Any]] = []
-    for number, job in enumerate(jobs, start=1):
-        progress = Progress(f"[{number}/{len(jobs)}] {job.name}")
-        records.append(_done_or_computed(job, model, settings, options, progress))
-        write_csv(options.out / "phonons.csv", records)
+    records = _all_done(jobs, model, settings, options)
     print(printed_table(records, settings))
     failed = [r for r in records if "error" in r]
     for record in records:
@@ -186,6 +193,44 @@ def run(options: argparse.Namespace) -> int:
         print(f"  {record['name']}: FAILED: {record['error']}")
     print(f"results in {options.out}/, table in {options.out / 'phonons.csv'}")
     return 1 if failed else 0
+
+
+def _all_done(jobs, model, settings: PhononSettings, options) -> list[dict[str, Any]]:
+    """Return the records of all inputs in their order, several inputs at a time."""
+    at_a_time = max(1, min(options.jobs or _default_jobs(), len(jobs)))
+    options.workers = max(1, (os.cpu_count() or 1) // at_a_time)
+    if jax.default_backend() != "cpu":
+        options.workers = 1
+    records: dict[int, dict[str, Any]] = {}
+
+    def one(number: int) -> None:
+        label = f"[{number + 1}/{len(jobs)}] {jobs[number].name}"
+        progress = Progress(label, several=at_a_time > 1)
+        record = _done_or_computed(jobs[number], model, settings, options, progress)
+        with _WRITING:
+            records[number] = record
+            write_csv(options.out / "phonons.csv", [records[k] for k in sorted(records)])
+
+    if at_a_time == 1:
+        for number in range(len(jobs)):
+            one(number)
+    else:
+        pool = ThreadPoolExecutor(at_a_time)
+        try:
+            for finished in [pool.submit(one, number) for number in range(len(jobs))]:
+                finished.result()
+        except KeyboardInterrupt:
+            # The threads are in compiled code and cannot be stopped; what they finished is on
+            # disk, and files appear whole or not at all.
+            print("\nphojax: interrupted; the same command goes on from here", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(130)
+    return [records[number] for number in range(len(jobs))]
+
+
+def _default_jobs() -> int:
+    """Return 2 on a CPU of several cores, where one input compiles while another computes."""
+    return 2 if jax.default_backend() == "cpu" and (os.cpu_count() or 1) > 1 else 1
 
 
 def _settings(options: argparse.Namespace) -> PhononSettings:
@@ -294,30 +339,39 @@ def _key(job: _Job, model: Potential | None, settings: PhononSettings, options) 
 def _computed(
     job: _Job, model, settings, options, progress: Progress, checkpoint: Checkpoint
 ) -> tuple[PhononRow, BornCharges | None]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        if job.is_phonopy:
-            progress("reading", 0, 0)
-            given = read_phonopy(
+    progress("reading", 0, 0)
+    if job.is_phonopy:
+        given, remarks = _read(
+            lambda: read_phonopy(
                 job.path,
                 force_sets=options.force_sets,
                 force_constants=options.force_constants,
                 born=options.born,
             )
-            progress("modes and descriptors", 0, 0)
-            row = row_from_force_constants(
-                job.name, given.force_constants, settings, given.source,
-                given.born is not None, given.notes,
-            )  # fmt: skip
-            born = given.born
-        else:
-            crystal = read_structure(job.path)
-            row = row_from_potential(job.name, crystal, model, settings, progress, checkpoint)
-            born = None
-    others = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
-    texts = {str(w.message) for w in caught if not issubclass(w.category, others)}
-    row.record["notes"] += sorted(texts)
+        )
+        progress("modes and descriptors", 0, 0)
+        row = row_from_force_constants(
+            job.name, given.force_constants, settings, given.source,
+            given.born is not None, given.notes,
+        )  # fmt: skip
+        born = given.born
+    else:
+        crystal, remarks = _read(lambda: read_structure(job.path))
+        row = row_from_potential(
+            job.name, crystal, model, settings, progress, checkpoint, options.workers
+        )
+        born = None
+    row.record["notes"] += remarks
     return row, born
+
+
+def _read(reader) -> tuple[Any, list[str]]:
+    """Return what a reader returns, and what it warned of."""
+    with _WRITING, warnings.catch_warnings(record=True) as caught:  # warnings are global
+        warnings.simplefilter("always")
+        found = reader()
+    others = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+    return found, sorted({str(w.message) for w in caught if not issubclass(w.category, others)})
 
 
 def _write(job: _Job, row: PhononRow, born, settings: PhononSettings, options) -> None:
@@ -329,9 +383,10 @@ def _write(job: _Job, row: PhononRow, born, settings: PhononSettings, options) -
     write_modes(job.folder / "modes.npz", row.arrays)
     if not options.no_figures:
         data = figure_data(row, max(settings.temperatures))
-        for colour in ("msd", "coupling"):
-            if colour == "msd" or np.isfinite(data.bands.coupling).any():
-                save_figure(phonon_figure(data, colour), job.folder / f"phonons-{colour}")
+        with _WRITING:  # matplotlib is not made for threads
+            for colour in ("msd", "coupling"):
+                if colour == "msd" or np.isfinite(data.bands.coupling).any():
+                    save_figure(phonon_figure(data, colour), job.folder / f"phonons-{colour}")
     write_record(job.folder / "record.json", row.record)
 
 
@@ -347,7 +402,8 @@ def _dry_run(jobs, model: Potential | None, settings: PhononSettings, options) -
                 plan = planned(read_structure(job.path), model, settings)
                 atoms = len(plan.cell.structure)
                 per_atom = per_atom or _force_call(model, plan.cell.structure) / atoms
-                cost = plan.columns * per_atom * atoms * _COLUMNS_PER_FORCE_CALL + _COMPILATION
+                calls = plan.columns * _COLUMNS_PER_FORCE_CALL / (os.cpu_count() or 1)
+                cost = calls * per_atom * atoms + _COMPILATION
                 mesh = gamma_mesh(
                     settings.mesh or mesh_divisions(plan.primitive, settings.mesh_spacing),
                     plan.group,
@@ -364,6 +420,7 @@ def _dry_run(jobs, model: Potential | None, settings: PhononSettings, options) -
         except InputError as error:
             print(f"{job.path}: would fail: {error}", file=sys.stderr)
             status = 1
+    total /= min(options.jobs or _default_jobs(), len(jobs))
     print(f"{len(jobs)} inputs, about {seconds(total)} in all on this machine, unless done before")
     return status
 

@@ -7,11 +7,18 @@ _QUIET = 10.0  # s between lines where the output is no terminal
 
 
 class Progress:
-    """Tells stages of one input, with the time that a stage still needs."""
+    """Tells stages of one input, with the time that a stage still needs.
 
-    def __init__(self, label: str, stream=None) -> None:
+    Args:
+        label: Begins every line.
+        stream: Where to; standard error by default.
+        several: Other inputs are told of at the same time: no line may be overwritten.
+    """
+
+    def __init__(self, label: str, stream=None, several: bool = False) -> None:
         self._label = label
         self._stream = stream or sys.stderr
+        self._moves = self._stream.isatty() and not several
         self._stage, self._since, self._told, self._first = "", 0.0, 0.0, 0
         self._width = 0
 
@@ -21,7 +28,7 @@ class Progress:
         fresh = stage != self._stage
         if fresh:
             self._stage, self._since, self._told, self._first = stage, now, 0.0, done
-        if not self._stream.isatty() and not fresh and now - self._told < _QUIET:
+        if not self._moves and not fresh and now - self._told < _QUIET:
             return
         self._told = now
         text = f"{self._label}: {stage}"
@@ -37,12 +44,12 @@ class Progress:
     def end(self, text: str) -> None:
         """Finish with a line that stays."""
         self._write(f"{self._label}: {text}")
-        if self._stream.isatty():
+        if self._moves:
             self._stream.write("\n")
             self._stream.flush()
 
     def _write(self, text: str) -> None:
-        if self._stream.isatty():
+        if self._moves:
             self._stream.write("\r" + text.ljust(self._width))
             self._width = len(text)
         else:

@@ -9,7 +9,9 @@ equals the effective harmonic force constants of that Gaussian ensemble. It is t
 ±ξ, so that odd anharmonicity cancels, and the ξ depend on the seed alone, not on σ.
 """
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -75,7 +77,7 @@ def responses(
     graph,
     atoms: Int[Array, " row"],
     directions: Float[Array, "row 3"],
-    batch: int = 4,
+    batch: int = 1,
 ) -> Float[Array, "row atom 3"]:
     """Return dᵀ Φ(a, ·) of eq. (1) in eV/Å² for every row (a, d); traceable, differentiable.
 
@@ -85,19 +87,18 @@ def responses(
         graph: Its graph, held fixed.
         atoms: Indices of the displaced atoms in `crystal`.
         directions: Cartesian unit vectors.
-        batch: Rows computed at a time; memory grows with it.
+        batch: Rows computed at a time. Memory grows with it; speed does on a GPU only.
     """
 
     def gradient(x):
         return -energy_and_forces(potential, replace(crystal, positions=x), graph)[1]
 
-    # Linearised once, so that the primal is not computed again for every batch of rows.
-    _, product = jax.linearize(gradient, crystal.positions)
-
     def response(row):
         a, d = row
-        return product(jnp.zeros_like(crystal.positions).at[a].set(d))
+        along = jnp.zeros_like(crystal.positions).at[a].set(d)
+        return jax.jvp(gradient, (crystal.positions,), (along,))[1]
 
+    # Not `jax.linearize`: as fast for the few rows there are, but twice as long to compile.
     return jax.lax.map(response, (atoms, directions), batch_size=batch)
 
 
@@ -122,7 +123,8 @@ def hessian(
     pairs: int = 8,
     key: jax.Array | None = None,
     displacements: Displacements | None = None,
-    batch: int = 4,
+    batch: int | None = None,
+    workers: int | None = None,
     on_pair: Callable[[int, int], None] | None = None,
     done: dict[int, np.ndarray] | None = None,
 ) -> HessianResult:
@@ -136,7 +138,9 @@ def hessian(
         pairs: Number of ± pairs where the width is not 0.
         key: Random key for ξ; needed where the width is not 0.
         displacements: Rows to compute; by default the independent ones.
-        batch: Rows at a time.
+        batch: Rows at a time; by default 1 on a CPU and 16 elsewhere.
+        workers: Evaluations at a time, each in a thread of its own; by default one per core on a
+            CPU (networks of this size leave most of it idle), 1 elsewhere.
         on_pair: Called with (pairs finished, pairs in all).
         done: Responses of pairs computed before, by number; finished ones are added to it, so
             that the caller can store them and resume.
@@ -152,37 +156,32 @@ def hessian(
             f"width {width} Å with {pairs} pairs and {'a' if key is not None else 'no'} key",
             "a width of at least 0 and, above 0, at least one pair and a random key",
         )
+    on_cpu = jax.default_backend() == "cpu"
+    batch = batch or (1 if on_cpu else 16)
+    workers = workers or ((os.cpu_count() or 1) if on_cpu else 1)
     rows = displacements or independent_displacements(supercell, group)
-    copies = supercell.images.shape[0]
-    operands = jnp.asarray(rows.atoms * copies), jnp.asarray(rows.directions)
-    capacity = potential.capacity(crystal)
+    evaluate = _Evaluation(potential, supercell, rows, batch)
     signs = (1, -1) if width > 0 else (0,)
     count = pairs if width > 0 else 1
     done = {} if done is None else done
+    missing = [pair for pair in range(count) if pair not in done]
 
-    for pair in range(count):
-        if pair not in done:
-            xi = gaussian_displacements(key, pair, len(crystal)) if width > 0 else 0.0
-            total = 0.0
-            for sign in signs:
-                shift = jnp.broadcast_to(jnp.asarray(sign * width * xi), crystal.positions.shape)
-                found, overflow = _responses(potential, crystal, shift, operands, capacity, batch)
-                if overflow:
-                    moved = replace(crystal, positions=crystal.positions + shift)
-                    capacity = potential.capacity(moved)
-                    found, overflow = _responses(
-                        potential, crystal, shift, operands, capacity, batch
-                    )
-                total += np.asarray(found) / len(signs)
-            if not np.all(np.isfinite(total)):
-                raise fail(
-                    f"{potential.name} returned second derivatives that are not finite",
-                    "finite ones",
-                    "Check for overlapping atoms, lower the width, or use another potential",
-                )
-            done[pair] = total
-        if on_pair is not None:
-            on_pair(pair + 1, count)
+    def shift(pair: int, sign: int):
+        if width == 0:
+            return jnp.zeros_like(crystal.positions)
+        return sign * width * gaussian_displacements(key, pair, len(crystal))
+
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = {pair: [pool.submit(evaluate, shift(pair, s)) for s in signs] for pair in missing}
+        try:
+            for pair in range(count):
+                if pair in waiting:
+                    done[pair] = sum(one.result() for one in waiting[pair]) / len(signs)
+                if on_pair is not None:
+                    on_pair(pair + 1, count)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
     stacked = jnp.stack([jnp.asarray(done[p]) for p in range(count)])
     values = jax.jit(jax.vmap(lambda found: from_responses(rows, found)))(stacked)
@@ -190,6 +189,31 @@ def hessian(
     mean, removed = enforced(raw)
     each = jax.jit(jax.vmap(lambda v: projected(v, supercell)))(values) if count > 1 else values
     return HessianResult(mean, removed, width, each, len(rows) * len(signs) * count)
+
+
+class _Evaluation:
+    """The responses of a supercell at shifted positions, in enlarged graphs where they need it."""
+
+    def __init__(self, potential, supercell: Supercell, rows: Displacements, batch: int) -> None:
+        self._potential, self._crystal, self._batch = potential, supercell.structure, batch
+        copies = len(supercell.images)
+        self._rows = jnp.asarray(rows.atoms * copies), jnp.asarray(rows.directions)
+        self._capacity = potential.capacity(self._crystal)
+
+    def __call__(self, shift) -> np.ndarray:
+        common = self._potential, self._crystal, shift, self._rows
+        found, overflow = _responses(*common, self._capacity, self._batch)
+        if overflow:
+            moved = replace(self._crystal, positions=self._crystal.positions + shift)
+            self._capacity = self._potential.capacity(moved)
+            found, overflow = _responses(*common, self._capacity, self._batch)
+        if overflow or not np.all(np.isfinite(found)):
+            raise fail(
+                f"{self._potential.name} returned second derivatives that are not finite",
+                "finite ones",
+                "Check for overlapping atoms, lower the width, or use another potential",
+            )
+        return np.asarray(found)
 
 
 @partial(jax.jit, static_argnames="capacity")

@@ -95,6 +95,7 @@ def prepared(
     settings: PhononSettings,
     report: Report = lambda stage, done, of: None,
     checkpoint: Checkpoint | None = None,
+    workers: int | None = None,
 ) -> Prepared:
     """Return force constants of the relaxed crystal at the width in use and at width 0.
 
@@ -104,6 +105,7 @@ def prepared(
         settings: Of the calculation.
         report: Called with the stage and how much of it is done.
         checkpoint: Where finished parts are kept and found again.
+        workers: Evaluations at a time (see `hessian`).
 
     Raises:
         InputError: from bad input, and where the potential returns what is not finite.
@@ -136,6 +138,7 @@ def prepared(
             width=width,
             pairs=settings.pairs,
             key=key,
+            workers=workers,
             done=done,
             on_pair=on_pair,
         )

@@ -55,13 +55,23 @@ def row_from_potential(
     settings: PhononSettings,
     report: Report = lambda stage, done, of: None,
     checkpoint: Checkpoint | None = None,
+    workers: int | None = None,
 ) -> PhononRow:
     """Return the row of a structure with a potential.
+
+    Args:
+        name: Of the crystal.
+        crystal: As read, any cell.
+        potential: In float64.
+        settings: Of the calculation.
+        report: Called with the stage and how much of it is done.
+        checkpoint: Where finished parts are kept and found again.
+        workers: Evaluations at a time (see `hessian`).
 
     Raises:
         InputError: bad input (elements, mobile ion), or a potential that returns NaN.
     """
-    made = prepared(crystal, potential, settings, report, checkpoint)
+    made = prepared(crystal, potential, settings, report, checkpoint, workers)
     report("modes and descriptors", 0, 0)
     origin = {
         "source": "potential",
