@@ -56,7 +56,8 @@ def mesh_divisions(crystal: Structure, spacing: float = DEFAULT_SPACING) -> tupl
         raise fail(f"mesh spacing {spacing} Å⁻¹", "a positive number")
     reciprocal = 2 * np.pi * np.linalg.inv(np.asarray(crystal.cell, float)).T
     n = np.ceil(np.linalg.norm(reciprocal, axis=1) / spacing - 1e-9).astype(int)
-    return tuple(int(x) for x in np.maximum(n, 1))
+    a, b, c = (int(x) for x in np.maximum(n, 1))
+    return a, b, c
 
 
 def gamma_mesh(divisions: Sequence[int], group: SpaceGroup | None = None) -> Mesh:
@@ -80,7 +81,8 @@ def gamma_mesh(divisions: Sequence[int], group: SpaceGroup | None = None) -> Mes
                 smallest = np.minimum(smallest, np.minimum(image, _number_of(-m[image], n)))
     kept, counts = np.unique(smallest, return_counts=True)
     q = m[kept] / n
-    return Mesh(q - np.rint(q), counts / len(m), tuple(int(k) for k in n))
+    a, b, c = (int(k) for k in n)
+    return Mesh(q - np.rint(q), counts / len(m), (a, b, c))
 
 
 def band_path(crystal: Structure, spacing: float = 0.025) -> BandPath:
@@ -111,7 +113,7 @@ def band_path(crystal: Structure, spacing: float = 0.025) -> BandPath:
 
 
 def _number_of(m: np.ndarray, n: np.ndarray) -> np.ndarray:
-    return np.ravel_multi_index(np.mod(m, n).T, tuple(n))
+    return np.asarray(np.ravel_multi_index(np.mod(m, n).T, tuple(n)))
 
 
 def _pretty(name: str) -> str:

@@ -7,6 +7,7 @@ cell s(i). Operations are found by spglib; everything here runs on the host.
 
 import functools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -115,7 +116,7 @@ def primitive_cell(crystal: Structure, tolerance: float = 1e-3) -> Structure:
     )
     if found is None:
         raise fail("spglib found no primitive cell", "a crystal without overlapping atoms")
-    new_cell, new_fractional, new_kinds = found
+    new_cell, new_fractional, new_kinds = (np.asarray(part) for part in found)
     first = np.array([np.flatnonzero(kinds == kind)[0] for kind in new_kinds])
     return structure(
         new_cell,
@@ -199,7 +200,7 @@ def symmetrized_tensors(tensors: np.ndarray, group: SpaceGroup) -> np.ndarray:
     return total / len(group)
 
 
-def _spglib_cell(crystal: Structure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _spglib_cell(crystal: Structure) -> Any:
     """Return cell, fractional positions and kinds: one kind per (number, mass)."""
     pairs = np.stack([np.asarray(crystal.numbers, float), np.asarray(crystal.masses, float)], 1)
     _, kinds = np.unique(pairs, axis=0, return_inverse=True)

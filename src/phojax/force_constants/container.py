@@ -9,9 +9,9 @@ real-space local and keeps the symmetry of the crystal.
 Source: Parlinski, Li, Kawazoe, Phys. Rev. Lett. 78, 4063 (1997), p. 4064.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from phojax.checks import check_finite, check_float64, check_shape
@@ -82,7 +82,7 @@ def force_constants(values, supercell: Supercell) -> ForceConstants:
     )
     values = jnp.asarray(values)  # which makes float32 of it where x64 is off
     check_float64("force constants", values)
-    if not isinstance(values, jax.core.Tracer):
+    if not isinstance(values, Tracer):
         check_finite("force constants", values)
     return ForceConstants(values, supercell, nearest_images(supercell))
 

@@ -167,7 +167,7 @@ def hessian(
     missing = [pair for pair in range(count) if pair not in done]
 
     def shift(pair: int, sign: int):
-        if width == 0:
+        if key is None or width == 0:
             return jnp.zeros_like(crystal.positions)
         return sign * width * gaussian_displacements(key, pair, len(crystal))
 
@@ -176,7 +176,7 @@ def hessian(
         try:
             for pair in range(count):
                 if pair in waiting:
-                    done[pair] = sum(one.result() for one in waiting[pair]) / len(signs)
+                    done[pair] = np.mean([one.result() for one in waiting[pair]], axis=0)
                 if on_pair is not None:
                     on_pair(pair + 1, count)
         except BaseException:

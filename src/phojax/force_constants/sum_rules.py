@@ -121,9 +121,9 @@ def group_average(
     values: Float[Array, "i jL 3 3"], supercell: Supercell, group: SpaceGroup
 ) -> Float[np.ndarray, "i jL 3 3"]:
     """Return Φ averaged over eq. (3), on the host; `group` must be that of `preserving`."""
-    values = np.asarray(values)
-    total = np.zeros_like(values)
+    given = np.asarray(values)
+    total = np.zeros_like(given)
     columns = arrival_columns(group, supercell)
     for R, p, to in zip(group.rotations_cartesian, group.permutation, columns, strict=True):
-        total[p[:, None], to] += R @ values @ R.T
+        total[p[:, None], to] += R @ given @ R.T
     return total / len(group)

@@ -305,7 +305,7 @@ def _arrays(found: Analysis, settings: PhononSettings) -> dict[str, np.ndarray]:
         "path_labels": np.array(found.path.labels),
         "dos_frequency_THz": found.grid_THz,
         "dos_groups": np.array(found.groups),
-        "dos_per_THz": found.sums.dos,
+        "dos_per_THz": np.asarray(found.sums.dos),
     }
 
 
