@@ -162,6 +162,18 @@ def test_not_relaxed_and_not_converged_are_flagged():
     assert short["relaxation"]["converged"] is False
 
 
+def test_a_potential_that_returns_nan_is_an_error():
+    broken = replace(
+        SMOOTH,
+        name="broken",
+        energy=lambda *a: SMOOTH.energy(*a) + jnp.sum(a[1].positions ** 2) * jnp.nan,
+    )
+    for relax in (True, False):
+        settings = replace(FAST, supercell_atoms=16, width=0.0, relax=relax)
+        with pytest.raises(InputError, match="broken"):
+            row_from_potential("x", ROCK_SALT, broken, settings)
+
+
 def test_relaxation_on_the_average_finds_its_minimum():
     """The averaged stress vanishes there: against central differences of the averaged energy."""
     settings = replace(
