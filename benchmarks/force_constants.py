@@ -24,14 +24,19 @@ from phojax.symmetry import near_cubic_matrix, primitive_cell, space_group, symm
 # Na3PS4: Chu et al., Sci. Rep. 6, 33733 (2016); NaCl: NBS Circular 539.
 CRYSTALS = {
     "NaCl, 64 atoms": (
-        ase_crystal(["Na", "Cl"], [(0, 0, 0), (0.5, 0.5, 0.5)], 225, cellpar=[5.64] * 3 + [90] * 3),
+        ase_crystal(
+            ["Na", "Cl"],
+            [(0, 0, 0), (0.5, 0.5, 0.5)],
+            spacegroup=225,
+            cellpar=[5.64] * 3 + [90] * 3,
+        ),
         64,
     ),
     "t-Na3PS4, 128 atoms": (
         ase_crystal(
             ["Na", "Na", "P", "S"],
             [(0, 0, 0), (0, 0.5, 0.0852), (0, 0, 0.5), (0.3125, 0.3372, 0.1649)],
-            114,
+            spacegroup=114,
             cellpar=[6.952, 6.952, 7.0757, 90, 90, 90],
         ),
         128,
