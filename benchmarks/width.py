@@ -61,7 +61,7 @@ def main():
     )
     for _, row in table.iterrows():
         crystal = read_structure(options.structures / row["file"])
-        settings = PhononSettings(supercell_atoms=options.supercell_atoms)
+        settings = PhononSettings(supercell_atoms=options.supercell_atoms, temperatures=(300.0,))
         plan = planned(crystal, model, settings)
         relaxed = relax(model, plan.primitive, symmetry=plan.group)
         cell = supercell(relaxed.structure, plan.cell.matrix)
@@ -74,8 +74,8 @@ def main():
                 model, cell, plan.group, width=width, pairs=options.pairs, key=jax.random.key(0)
             )
 
-            def numbers(constants, mesh=mesh, group=plan.group, mobile=mobile):
-                U, modes, which = tensors_on(constants, mesh, [300.0], group)
+            def numbers(constants, mesh=mesh, group=plan.group, mobile=mobile, settings=settings):
+                U, modes, which = tensors_on(constants, mesh, settings, group)
                 total = np.trace(U[0], axis1=1, axis2=2)[mobile].mean()
                 low = lowest_frequency(modes, which.translations)[0]
                 return np.array([heat_capacity(modes), low, total])

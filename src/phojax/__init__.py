@@ -31,7 +31,13 @@ from phojax.potentials.contract import Potential
 from phojax.screening.row import row_from_force_constants, row_from_potential
 from phojax.screening.settings import PhononSettings
 from phojax.structure import Structure, Supercell, supercell
-from phojax.symmetry import near_cubic_matrix, primitive_cell, space_group, symmetrized
+from phojax.symmetry import (
+    near_cubic_matrix,
+    primitive_cell,
+    space_group,
+    symmetrized,
+    symmetrized_tensors,
+)
 
 __all__ = [
     "ForceConstants",
@@ -69,6 +75,7 @@ __all__ = [
     "space_group",
     "supercell",
     "symmetrized",
+    "symmetrized_tensors",
     "write_phonopy",
     "write_structure",
 ]

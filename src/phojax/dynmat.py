@@ -7,7 +7,7 @@ over the full vector r_j + R − r_i, so displacements are u_jR = e_j exp(iq·(r
 neither D nor its eigenvectors depend on which image of an atom the cell holds. The price is that
 D(q + G) is D(q) only up to the phases exp(iG·(r_j − r_i)).
 q is given in units of the reciprocal vectors: q·r = 2π q·x with x fractional.
-Source: Born, Huang, Dynamical Theory of Crystal Lattices (1954), § 38; PHYSICS C1.
+Source: Born, Huang, Dynamical Theory of Crystal Lattices (1954), § 38.
 """
 
 import jax.numpy as jnp

@@ -4,7 +4,7 @@
 
 Degenerate blocks. Inside a block of equal λ any unitary mixture of eigenvectors is as good as
 another. Eigenvalues closer than 1e-6 of the spectrum's width count as equal; sums and means over
-blocks do not depend on the mixture (PHYSICS C3).
+blocks do not depend on the mixture.
 
 Translations. At q = 0, and at every reciprocal lattice vector G, three modes move the crystal as a
 whole: t_iα,β = δ_αβ √(m_i/M) exp(−iG·r_i), columns of T. They are no oscillators, and are known by
@@ -218,7 +218,7 @@ def degenerate_blocks(
 
     Args:
         eigenvalues: λ, ascending along modes.
-        tolerance: Dimensionless (PHYSICS C3).
+        tolerance: Dimensionless.
         width: Of the spectrum, in the unit of λ; by default that of the eigenvalues given.
     """
     if width is None:

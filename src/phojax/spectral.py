@@ -25,7 +25,7 @@ Scalar = Real[Array, ""] | float | int
 """A real number, traced or not."""
 
 DEGENERATE = 1e-6
-"""Gaps up to this share of the spectrum's width count as none (PHYSICS C3)."""
+"""Gaps up to this share of the spectrum's width count as none."""
 
 _EPS = 2.0**-52
 _TINY = 1e-300

@@ -129,7 +129,7 @@ def primitive_cell(crystal: Structure, tolerance: float = 1e-3) -> Structure:
 def near_cubic_matrix(
     primitive: Structure, group: SpaceGroup, smallest: int = 80, largest: int = 300
 ) -> np.ndarray:
-    """Return the supercell matrix (3, 3) whose cell is nearest to a cube (PHYSICS A2).
+    """Return the supercell matrix (3, 3) whose cell is nearest to a cube.
 
     Candidates are multiples of the conventional cell and the cubes rounded to the lattice. The
     distance from a cube is that of the metric, ‖M/V^⅔ - 1‖, to which 0.5 is added where the cell

@@ -287,3 +287,73 @@ def test_importing_changes_no_global_setting():
     code = "import phojax, jax; assert not jax.config.jax_enable_x64"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert jax.config.jax_enable_x64  # the tests' own choice
+
+
+def test_a_file_beside_the_input_is_part_of_its_key(phonopy_files, tmp_path):
+    """What the reader finds by itself must not be taken for unchanged."""
+    folder, phonon = phonopy_files
+    path = tmp_path / "phonopy_disp.yaml"
+    path.write_text((folder / "phonopy_disp.yaml").read_text())
+    beside = tmp_path / "FORCE_CONSTANTS"
+    command = ["phonons", str(path), "--mesh", "4", "4", "4", "--no-figures"]
+
+    def msd(scale):
+        phonopy.file_IO.write_FORCE_CONSTANTS(scale * phonon.force_constants, filename=str(beside))
+        assert main([*command, "--out", str(tmp_path / "out")]) == 0
+        record = json.loads((tmp_path / "out" / "phonopy_disp" / "record.json").read_text())
+        return record["msd_total_mean_A2"]["800"]["Na"]
+
+    assert msd(1.0) / msd(2.0) == pytest.approx(2, rel=0.05)  # classical: U goes as 1/Φ
+
+
+def test_figures_are_made_up_for(finished, tmp_path, capsys):
+    _, arguments = finished
+    assert main([*arguments, "--no-figures", "--out", str(tmp_path)]) == 0
+    assert not list((tmp_path / "NaCl").glob("*.png"))
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    assert "done before" not in capsys.readouterr().err
+    assert list((tmp_path / "NaCl").glob("*.png"))
+
+
+def test_a_failed_rerun_keeps_what_there_was(rock_salt, tmp_path):
+    path = tmp_path / "salt.cif"
+    path.write_text(rock_salt.read_text())
+    command = ["phonons", str(path), *FAST, "--no-figures", "--width", "0"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    path.write_text("")
+    assert main([*command, "--out", str(tmp_path / "out")]) == 1
+    folder = tmp_path / "out" / "salt"
+    assert "error" in json.loads((folder / "record.json").read_text())
+    assert "error" not in json.loads((folder / "record.previous.json").read_text())
+
+
+def test_an_output_folder_that_cannot_be(rock_salt, tmp_path, capsys):
+    command = ["phonons", str(rock_salt), *FAST]
+    assert main([*command, "--out", str(rock_salt)]) == 2
+    (tmp_path / "phonons.csv").mkdir()
+    assert main([*command, "--out", str(tmp_path)]) == 2
+    assert "expected a folder that can be written to" in capsys.readouterr().err
+
+
+def test_the_tensor_of_the_readme_is_cubic(rock_salt):
+    """The README's mesh is reduced by time reversal alone: U needs no average over stars."""
+    crystal = phojax.primitive_cell(phojax.read_structure(rock_salt))
+    group = phojax.space_group(crystal)
+    cell = phojax.supercell(crystal, [2, 2, 2])
+    constants = phojax.hessian(phojax.potential("ions:NaCl"), cell, group).force_constants
+
+    def tensor(mesh):
+        found = phojax.modes.modes(
+            constants, jax.numpy.asarray(mesh.q), jax.numpy.asarray(mesh.weights)
+        )
+        return np.asarray(
+            phojax.displacement_tensor(found, 300.0, phojax.oscillators(found, 0.0).kept)
+        )
+
+    full, reduced = (
+        tensor(phojax.gamma_mesh((4, 4, 4))),
+        tensor(phojax.gamma_mesh((4, 4, 4), group)),
+    )
+    assert np.abs(full - full[:, :1, :1] * np.eye(3)).max() < 1e-12
+    assert np.abs(reduced - full).max() > 1e-3
+    assert np.abs(phojax.symmetrized_tensors(reduced, group) - full).max() < 1e-12

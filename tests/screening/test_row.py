@@ -66,6 +66,16 @@ def test_an_unstable_crystal_is_flagged():
     }  # fmt: skip
 
 
+def test_modes_that_are_zero_but_for_rounding_are_left_out():
+    """A layer free to slide: its modes must not give displacements of millions of Å²."""
+    constants = converted(rocksalt())
+    free = replace(constants, values=1e-16 * constants.values)
+    record = row_from_force_constants("free", free, FAST).record
+    assert "small_imaginary_modes" in record["flags"]
+    assert record["excluded"]["imaginary_weight"] == pytest.approx(1, abs=0.02)
+    assert record["msd_total_mean_A2"]["300"]["Na"] == 0
+
+
 def test_second_mesh_removes_the_error_of_the_first():
     """The extrapolated MSD of coarse meshes beside that of a fine one."""
     constants = converted(rocksalt())

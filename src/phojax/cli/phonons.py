@@ -2,11 +2,13 @@
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import os
 import pathlib
 import re
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -25,7 +27,7 @@ from phojax.cli.table import printed_table, write_csv
 from phojax.forces import evaluate
 from phojax.io.phonopy_files import BornCharges, read_phonopy, write_phonopy
 from phojax.io.records import read_record, write_modes, write_record
-from phojax.io.structures import read_structure, write_structure
+from phojax.io.structures import check_readable, read_structure, write_structure
 from phojax.plots.figures import phonon_figure, save_figure
 from phojax.plots.phonons import figure_data
 from phojax.potentials.catalogue import available, potential
@@ -38,7 +40,9 @@ from phojax.screening.store import Checkpoint, key_of
 _PHONOPY_NAME = re.compile(r"phono(3)?py.*\.ya?ml(\.(xz|gz|bz2))?$", re.IGNORECASE)
 _COLUMNS_PER_FORCE_CALL = 4.0  # cost of a Hessian-vector product in force calls
 _COMPILATION = 40.0  # s per structure, on a laptop
+_ANALYSIS = 15.0  # s per set of force constants, likewise
 _WRITING = threading.Lock()
+_FILES_BESIDE = ("force_constants.hdf5", "FORCE_CONSTANTS", "FORCE_SETS", "BORN")
 
 
 def add_parser(commands) -> None:
@@ -182,7 +186,18 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(jobs, model, settings, options)
 
-    options.out.mkdir(parents=True, exist_ok=True)
+    table = options.out / "phonons.csv"
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=options.out):
+            pass
+        if table.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "the table cannot be written", str(table))
+    except OSError as error:
+        raise fail(
+            f"--out {options.out}: {error.strerror or error} ({error.filename})",
+            "a folder that can be written to",
+        ) from error
     records = _all_done(jobs, model, settings, options)
     print(printed_table(records, settings))
     failed = [r for r in records if "error" in r]
@@ -191,7 +206,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"  {record['name']}: {note}")
     for record in failed:
         print(f"  {record['name']}: FAILED: {record['error']}")
-    print(f"results in {options.out}/, table in {options.out / 'phonons.csv'}")
+    print(f"results in {options.out}/, table in {table}")
     return 1 if failed else 0
 
 
@@ -287,7 +302,8 @@ def _done_or_computed(job: _Job, model, settings, options, progress: Progress) -
         key = _key(job, model, settings, options)
         with contextlib.suppress(InputError, OSError):
             record = read_record(target)
-            if record.get("key") == key and "error" not in record:
+            drawn = options.no_figures or (job.folder / "phonons-msd.png").exists()
+            if record.get("key") == key and "error" not in record and drawn:
                 progress.end("done before")
                 return record
         checkpoint = Checkpoint(job.folder / ".partial", key)
@@ -312,20 +328,26 @@ def _failed(job: _Job, text: str, progress: Progress) -> dict[str, Any]:
     progress.end(f"FAILED: {text}")
     record = {"name": job.name, "input": str(job.path), "error": text, "flags": ["failed"],
               "notes": []}  # fmt: skip
-    with contextlib.suppress(OSError):
-        write_record(job.folder / "record.json", record)
+    target = job.folder / "record.json"
+    with contextlib.suppress(OSError, InputError):
+        if target.exists() and "error" not in read_record(target):
+            # What an earlier run computed is kept, under a name that no table reads.
+            target.replace(target.with_name("record.previous.json"))
+        write_record(target, record)
     return record
 
 
 def _key(job: _Job, model: Potential | None, settings: PhononSettings, options) -> str:
     """Return what a result depends on, as a hash."""
-    if not job.path.is_file():
-        raise fail(f"{job.path} is not there", "a file")
+    check_readable(job.path)
     parts: dict[str, Any] = {"input": job.path.read_bytes(), "settings": settings.as_dict()}
     if job.is_phonopy:
         for name in ("force_sets", "force_constants", "born"):
             path = getattr(options, name)
             parts[name] = path.read_bytes() if path and path.is_file() else str(path)
+        for name in _FILES_BESIDE:  # which the reader takes where no option names another
+            beside = job.path.with_name(name)
+            parts[name] = beside.read_bytes() if beside.is_file() else None
     else:
         assert model is not None
         digest = hashlib.sha256()
@@ -396,7 +418,16 @@ def _dry_run(jobs, model: Potential | None, settings: PhononSettings, options) -
     for job in jobs:
         try:
             if job.is_phonopy:
-                text, cost = "force constants from phonopy's files", _COMPILATION
+                given, _ = _read(
+                    lambda job=job: read_phonopy(
+                        job.path,
+                        force_sets=options.force_sets,
+                        force_constants=options.force_constants,
+                        born=options.born,
+                    )
+                )
+                atoms = len(given.force_constants.supercell.primitive)
+                text, cost = f"force constants of {atoms} atoms from phonopy's files", _ANALYSIS
             else:
                 assert model is not None
                 plan = planned(read_structure(job.path), model, settings)

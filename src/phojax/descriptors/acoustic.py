@@ -11,7 +11,7 @@ problem). Inside a block the vectors become their own projections, made orthonor
 enters a crossing as "longitudinal" leaves it as such, although the eigenvectors at the crossing
 point are arbitrary. q-points must be close enough that eigenvectors turn little from one to the
 next; `Branches.overlap` tells the worst step.
-Source: PHYSICS D5.
+The first is that of Aghoghovbia, Rurali, Al-Fahdi, Ojih, Jiang, Hu (see `dos`).
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ from phojax.spectral import Scalar
 from phojax.structure import Structure
 from phojax.units import eigenvalue_from_THz
 
-_UNDEFINED = 1e-6  # |E_S| below which eq. (2) is undefined (PHYSICS D4)
+_UNDEFINED = 1e-6  # |E_S| below which eq. (2) is undefined
 _ON_BOUNDARY = 1e-6  # relative difference of |q + G| below which two G are equally near
 
 

@@ -12,7 +12,7 @@ modes leave an error of order 1/n of an n×n×n mesh.
 From modes (1) is a sum, for reading. Its derivative with respect to force constants, masses or
 structure needs eq. (1) as a matrix function, U = Σ_q w_q [g(D)]_ii / m_i: the same numbers, with
 derivatives that hold at degenerate modes (`displacement_tensor_from_matrices`).
-Source: Squires, Thermal Neutron Scattering (1978), section 3.2; PHYSICS D1, D2.
+Source: Squires, Thermal Neutron Scattering (1978), section 3.2.
 """
 
 import jax
@@ -98,6 +98,10 @@ def displacement_tensor(
     found: Modes, temperature: Scalar, kept: Bool[Array, "q mode"]
 ) -> Float[Array, "atom 3 3"]:
     """Return U of eq. (1) in Å².
+
+    On a mesh that operations of a space group reduced, this is the tensor before the average over
+    the star of each q: apply `symmetry.symmetrized_tensors`. Traces of equivalent atoms' sum, and
+    meshes reduced by time reversal alone, need no average.
 
     Args:
         found: Modes on a mesh, weights summing to one.

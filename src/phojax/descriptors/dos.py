@@ -8,7 +8,8 @@ Frequencies ν are in THz, negative for imaginary modes. g_S integrates to three
 atoms in S. Moments come from the sums over modes, not from a smeared curve, whose width they would
 inherit. With D instead of modes they are traces of matrix functions, Σ_q w_q Tr[P_S ν(D)^k], and
 keep their derivatives at degenerate modes (`moments_from_matrices`).
-Source: PHYSICS D6, D7.
+Source: Aghoghovbia, Rurali, Al-Fahdi, Ojih, Jiang, Hu, Machine-learning-assisted discovery of
+lattice dynamics signatures of sodium superionic conductors (here "the paper"), eq. 7.
 """
 
 import jax

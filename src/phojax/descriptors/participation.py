@@ -5,7 +5,7 @@
 
 with w_i = Σ_α |e_iα|², Σ_i w_i = 1, averaged over degenerate blocks. Both lie in [1/N, 1]: 1/N for
 a mode on one atom; (1) is 1 where all atoms carry equal energy, (2) for a rigid translation.
-Source: Bell, Dean, Hibbins-Butler, J. Phys. C 3, 2111 (1970); PHYSICS D3.
+Source: Bell, Dean, Hibbins-Butler, J. Phys. C 3, 2111 (1970).
 """
 
 import jax.numpy as jnp

@@ -69,7 +69,7 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
 def load_records(directory: str | os.PathLike) -> pd.DataFrame:
     """Return the records DIR/*/record.json as a table, one row each, by the name of its folder.
 
-    Nested keys are joined by dots: `msd_axis_mean_A2.300K.Na`. Lists stay lists.
+    Nested keys are joined by dots: `msd_axis_mean_A2.300.Na`. Lists stay lists.
 
     Raises:
         InputError: no record there, or one that `read_record` refuses.

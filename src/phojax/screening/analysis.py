@@ -1,6 +1,5 @@
 """From force constants to modes and descriptors, on a mesh and along the band path."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -37,7 +36,7 @@ from phojax.modes import Modes, atomic_weights, degenerate_blocks, modes
 from phojax.pytree import pytree
 from phojax.screening.settings import PhononSettings
 from phojax.symmetry import SpaceGroup, symmetrized_tensors
-from phojax.units import THZ
+from phojax.units import THZ, eigenvalue_from_THz
 
 _SYMMETRIC = 1e-8  # relative distance from the group average up to which a mesh is reduced
 _GRID_POINTS = 801
@@ -146,14 +145,14 @@ def _modes(constants: ForceConstants, q) -> Modes:
 
 
 @jax.jit
-def _oscillators_and_tensors(found: Modes, temperatures):
-    which = oscillators(found, 0.0)
+def _oscillators_and_tensors(found: Modes, temperatures, floor):
+    which = oscillators(found, floor)
     return which, jax.vmap(lambda T: displacement_tensor(found, T, which.kept))(temperatures)
 
 
 @jax.jit
-def _table(found: Modes, temperatures, mobile, among):
-    which = oscillators(found, 0.0)
+def _table(found: Modes, temperatures, mobile, among, floor):
+    which = oscillators(found, floor)
     blocks = degenerate_blocks(found.eigenvalues)
     weights = atomic_weights(found, blocks)
     paper = coupling_paper(found, mobile, blocks)
@@ -209,12 +208,13 @@ def is_symmetric(constants: ForceConstants, group: SpaceGroup) -> bool:
 def tensors_on(
     constants: ForceConstants,
     mesh: Mesh,
-    temperatures: Sequence[float],
+    settings: PhononSettings,
     group: SpaceGroup | None,
 ) -> tuple[np.ndarray, Modes, Oscillators]:
     """Return U (temperature, atom, 3, 3) in Å² on a mesh, star-averaged, with its modes."""
     found = replace(_modes(constants, jnp.asarray(mesh.q)), weights=jnp.asarray(mesh.weights))
-    which, U = _oscillators_and_tensors(found, jnp.asarray(temperatures, float))
+    temperatures = jnp.asarray(settings.temperatures, float)
+    which, U = _oscillators_and_tensors(found, temperatures, _floor(settings))
     return _star_averaged(U, group), found, which
 
 
@@ -248,7 +248,7 @@ def analysed(constants: ForceConstants, group: SpaceGroup, settings: PhononSetti
     if mobile.any() and not mobile.all():
         among = bonds(crystal, jnp.asarray(mobile), settings.bond_cutoff)
         among = among if len(among.mobile) else None
-    parts = _table(together, temperatures, jnp.asarray(mobile), among)
+    parts = _table(together, temperatures, jnp.asarray(mobile), among, _floor(settings))
     points = np.cumsum([0, len(mesh.q), len(path.q), len(coarse.q)])
     first, rest = slice(0, points[1]), slice(points[1], points[2])
     found = replace(_rows(together, first), weights=jnp.asarray(mesh.weights))
@@ -257,13 +257,13 @@ def analysed(constants: ForceConstants, group: SpaceGroup, settings: PhononSetti
         ModeTable(modes_, np.asarray(parts[1])[:, rows], *(np.asarray(p)[rows] for p in parts[2:]))
         for modes_, rows in ((found, first), (along, rest))
     )
-    which, U = _oscillators_and_tensors(found, temperatures)
+    which, U = _oscillators_and_tensors(found, temperatures, _floor(settings))
     # The coarse mesh in the shape of the fine one, filled up with points of no weight.
     repeated = np.minimum(np.arange(points[2], points[2] + len(mesh.q)), points[3] - 1)
     weights = np.zeros(len(mesh.q))
     weights[: len(coarse.q)] = coarse.weights
     rough = replace(_rows(together, repeated), weights=jnp.asarray(weights))
-    _, U_coarse = _oscillators_and_tensors(rough, temperatures)
+    _, U_coarse = _oscillators_and_tensors(rough, temperatures, _floor(settings))
 
     names, members = species_groups(crystal)
     nu = _frequencies(found)
@@ -292,6 +292,10 @@ def analysed(constants: ForceConstants, group: SpaceGroup, settings: PhononSetti
         cutoffs=cutoffs,
         mobile=mobile,
     )
+
+
+def _floor(settings: PhononSettings) -> jax.Array:
+    return eigenvalue_from_THz(jnp.asarray(settings.smallest_THz, float))
 
 
 def _star_averaged(U, group: SpaceGroup | None) -> np.ndarray:

@@ -189,7 +189,10 @@ def _spectrum_record(found: Analysis, settings, flags: list[str], notes: list[st
         )
     elif count:
         flags.append("small_imaginary_modes")
-        notes.append(f"{count} modes between -{settings.stability_THz} and 0 THz are left out")
+        notes.append(
+            f"{count} modes between -{settings.stability_THz} and {settings.smallest_THz} THz "
+            "are left out of the displacements"
+        )
     return {
         "mesh": list(found.mesh.divisions),
         "mesh_irreducible_q": len(found.mesh.q),
@@ -320,7 +323,7 @@ def _width_sensitivity(
 
     def numbers(constants: ForceConstants) -> np.ndarray:
         """The lowest frequency, then the MSD of the mobile ions at every temperature."""
-        U, found, which = tensors_on(constants, mesh, settings.temperatures, made.group)
+        U, found, which = tensors_on(constants, mesh, settings, made.group)
         total = np.trace(U, axis1=-2, axis2=-1)[:, mobile].mean(axis=1)
         return np.array([lowest_frequency(found, which.translations)[0], *total])
 
@@ -349,6 +352,9 @@ def _width_sensitivity(
             f"rough potential: from width 0 to {made.main.width:g} Å the MSD of {symbol} at {T} K "
             f"changes by {100 * changed:+.0f} %, the lowest frequency by {shifted:+.2f} THz"
         )
+    if made.main.width and len(made.main.pairs) < 2:
+        flags.append("no_statistical_error")
+        notes.append("one pair of displacements gives no statistical error: raise --pairs")
     error = main["msd_total_mean_error_A2"][T] / main["msd_total_mean_A2"][T]
     if error > _NOISY:
         flags.append("noisy_average")

@@ -10,7 +10,7 @@ from phojax.checks import fail
 
 @dataclass(frozen=True)
 class PhononSettings:
-    """Settings of one calculation; the defaults are those of the definitions (PHYSICS A to D).
+    """Settings of one calculation; all of them are stored with the result.
 
     Attributes:
         mobile: Symbol of the mobile element.
@@ -29,6 +29,7 @@ class PhononSettings:
         sum_rules: Enforce sum rules and permutation symmetry on force constants read from files.
         symmetry_tolerance: Å.
         stability_THz: Modes below minus this make a crystal unstable.
+        smallest_THz: Modes up to this count as no oscillators: rounding of a zero is none.
         smearing_THz: Of the densities of states.
         bond_cutoff: Bonds of the coupling, Å.
         low_frequency_THz: Up to which modes count as soft in shares and means.
@@ -51,6 +52,7 @@ class PhononSettings:
     sum_rules: bool = True
     symmetry_tolerance: float = 1e-3
     stability_THz: float = 0.1
+    smallest_THz: float = 1e-3
     smearing_THz: float = 0.1
     bond_cutoff: float = 3.5
     low_frequency_THz: float = 1.5
@@ -62,8 +64,8 @@ class PhononSettings:
             raise fail(f"mobile element {self.mobile!r}", "a chemical symbol such as Na")
         if not self.temperatures or not all(0 <= t < 1e5 for t in self.temperatures):
             raise fail(f"temperatures {list(self.temperatures)}", "numbers in K, 0 or more")
-        if len(set(self.temperatures)) < len(self.temperatures):
-            raise fail(f"temperatures {list(self.temperatures)}", "each one once")
+        if len({f"{t:g}" for t in self.temperatures}) < len(self.temperatures):
+            raise fail(f"temperatures {list(self.temperatures)}", "each one once, to six digits")
         if self.mesh is not None and (
             len(self.mesh) != 3 or any(n != int(n) or n < 1 for n in self.mesh)
         ):
@@ -79,7 +81,8 @@ class PhononSettings:
             )
         positive = (
             "mesh_spacing", "force_tolerance", "stress_tolerance", "relax_steps",
-            "symmetry_tolerance", "smearing_THz", "bond_cutoff", "low_frequency_THz",
+            "symmetry_tolerance", "smallest_THz", "smearing_THz", "bond_cutoff",
+            "low_frequency_THz",
         )  # fmt: skip
         for name in positive:
             if not getattr(self, name) > 0:

@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class Checkpoint:
         try:
             with np.load(path, allow_pickle=False) as file:
                 found = {k: file[k] for k in file.files}
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
             return {}
         return {} if str(found.pop("__key__", "")) != self._key else found
 
