@@ -6,15 +6,11 @@ import errno
 import hashlib
 import os
 import pathlib
-import re
 import sys
 import tempfile
-import threading
 import time
 import traceback
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -22,12 +18,13 @@ import numpy as np
 
 from phojax.brillouin import gamma_mesh, mesh_divisions
 from phojax.checks import InputError, fail
+from phojax.cli.jobs import ONE_AT_A_TIME, Job, jobs_of, phonopy_input, structure_input
 from phojax.cli.progress import Progress, seconds
 from phojax.cli.table import printed_table, write_csv
 from phojax.forces import evaluate
-from phojax.io.phonopy_files import BornCharges, read_phonopy, write_phonopy
+from phojax.io.phonopy_files import BornCharges, write_phonopy
 from phojax.io.records import read_record, write_modes, write_record
-from phojax.io.structures import check_readable, read_structure, write_structure
+from phojax.io.structures import check_readable, write_structure
 from phojax.plots.figures import phonon_figure, save_figure
 from phojax.plots.phonons import figure_data
 from phojax.potentials.catalogue import available, potential
@@ -37,11 +34,9 @@ from phojax.screening.row import PhononRow, row_from_force_constants, row_from_p
 from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint, key_of
 
-_PHONOPY_NAME = re.compile(r"phono(3)?py.*\.ya?ml(\.(xz|gz|bz2))?$", re.IGNORECASE)
 _COLUMNS_PER_FORCE_CALL = 4.0  # cost of a Hessian-vector product in force calls
 _COMPILATION = 40.0  # s per structure, on a laptop
 _ANALYSIS = 15.0  # s per set of force constants, likewise
-_WRITING = threading.Lock()
 _FILES_BESIDE = ("force_constants.hdf5", "FORCE_CONSTANTS", "FORCE_SETS", "BORN")
 
 
@@ -166,20 +161,10 @@ def add_parser(commands) -> None:
     parser.set_defaults(run=run)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One input and where its results go."""
-
-    path: pathlib.Path
-    name: str
-    folder: pathlib.Path
-    is_phonopy: bool
-
-
 def run(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     settings = _settings(options)
-    jobs = _jobs(options)
+    jobs = jobs_of(options)
     model = None
     if not all(job.is_phonopy for job in jobs):
         model = potential(options.potential)
@@ -222,7 +207,7 @@ def _all_done(jobs, model, settings: PhononSettings, options) -> list[dict[str, 
         label = f"[{number + 1}/{len(jobs)}] {jobs[number].name}"
         progress = Progress(label, several=at_a_time > 1)
         record = _done_or_computed(jobs[number], model, settings, options, progress)
-        with _WRITING:
+        with ONE_AT_A_TIME:
             records[number] = record
             write_csv(options.out / "phonons.csv", [records[k] for k in sorted(records)])
 
@@ -266,35 +251,7 @@ def _settings(options: argparse.Namespace) -> PhononSettings:
     )
 
 
-def _jobs(options: argparse.Namespace) -> list[_Job]:
-    stems = [_stem(path) for path in options.inputs]
-    jobs, taken = [], set()
-    for path, stem in zip(options.inputs, stems, strict=True):
-        name = stem if stems.count(stem) == 1 else f"{path.resolve().parent.name}-{stem}"
-        if name in taken:
-            raise fail(f"two inputs that would be called {name}", "different names",
-                       "Rename one of the files, or run them apart")  # fmt: skip
-        taken.add(name)
-        is_phonopy = bool(_PHONOPY_NAME.search(path.name))
-        jobs.append(_Job(path, name, options.out / name, is_phonopy))
-    extra = [o for o in ("force_sets", "force_constants", "born") if getattr(options, o)]
-    if extra and not (len(jobs) == 1 and jobs[0].is_phonopy):
-        raise fail(
-            f"--{extra[0].replace('_', '-')} with {', '.join(str(j.path) for j in jobs)}",
-            "one phonopy input (phonopy_disp.yaml, say) that the option belongs to",
-        )
-    return jobs
-
-
-def _stem(path: pathlib.Path) -> str:
-    name = path.name
-    for suffix in (".xz", ".gz", ".bz2"):
-        name = name.removesuffix(suffix)
-    # POSCAR and CONTCAR have no suffix, POSCAR.NaCl has its name there.
-    return pathlib.Path(name).stem if "." in name and not name.startswith("POSCAR") else name
-
-
-def _done_or_computed(job: _Job, model, settings, options, progress: Progress) -> dict[str, Any]:
+def _done_or_computed(job: Job, model, settings, options, progress: Progress) -> dict[str, Any]:
     """Return the record of an input: read, where it is done, else computed and written."""
     target = job.folder / "record.json"
     begin = time.monotonic()
@@ -324,7 +281,7 @@ def _done_or_computed(job: _Job, model, settings, options, progress: Progress) -
         return _failed(job, f"{job.path}: unexpected {type(error).__name__}: {error}", progress)
 
 
-def _failed(job: _Job, text: str, progress: Progress) -> dict[str, Any]:
+def _failed(job: Job, text: str, progress: Progress) -> dict[str, Any]:
     progress.end(f"FAILED: {text}")
     record = {"name": job.name, "input": str(job.path), "error": text, "flags": ["failed"],
               "notes": []}  # fmt: skip
@@ -337,7 +294,7 @@ def _failed(job: _Job, text: str, progress: Progress) -> dict[str, Any]:
     return record
 
 
-def _key(job: _Job, model: Potential | None, settings: PhononSettings, options) -> str:
+def _key(job: Job, model: Potential | None, settings: PhononSettings, options) -> str:
     """Return what a result depends on, as a hash."""
     check_readable(job.path)
     parts: dict[str, Any] = {"input": job.path.read_bytes(), "settings": settings.as_dict()}
@@ -359,18 +316,11 @@ def _key(job: _Job, model: Potential | None, settings: PhononSettings, options) 
 
 
 def _computed(
-    job: _Job, model, settings, options, progress: Progress, checkpoint: Checkpoint
+    job: Job, model, settings, options, progress: Progress, checkpoint: Checkpoint
 ) -> tuple[PhononRow, BornCharges | None]:
     progress("reading", 0, 0)
     if job.is_phonopy:
-        given, remarks = _read(
-            lambda: read_phonopy(
-                job.path,
-                force_sets=options.force_sets,
-                force_constants=options.force_constants,
-                born=options.born,
-            )
-        )
+        given, remarks = phonopy_input(job, options)
         progress("modes and descriptors", 0, 0)
         row = row_from_force_constants(
             job.name, given.force_constants, settings, given.source,
@@ -378,7 +328,7 @@ def _computed(
         )  # fmt: skip
         born = given.born
     else:
-        crystal, remarks = _read(lambda: read_structure(job.path))
+        crystal, remarks = structure_input(job)
         row = row_from_potential(
             job.name, crystal, model, settings, progress, checkpoint, options.workers
         )
@@ -387,16 +337,7 @@ def _computed(
     return row, born
 
 
-def _read(reader) -> tuple[Any, list[str]]:
-    """Return what a reader returns, and what it warned of."""
-    with _WRITING, warnings.catch_warnings(record=True) as caught:  # warnings are global
-        warnings.simplefilter("always")
-        found = reader()
-    others = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
-    return found, sorted({str(w.message) for w in caught if not issubclass(w.category, others)})
-
-
-def _write(job: _Job, row: PhononRow, born, settings: PhononSettings, options) -> None:
+def _write(job: Job, row: PhononRow, born, settings: PhononSettings, options) -> None:
     """Write everything of one input; the record last, as the sign that all is there."""
     job.folder.mkdir(parents=True, exist_ok=True)
     write_structure(job.folder / "structure.cif", row.structure)
@@ -405,7 +346,7 @@ def _write(job: _Job, row: PhononRow, born, settings: PhononSettings, options) -
     write_modes(job.folder / "modes.npz", row.arrays)
     if not options.no_figures:
         data = figure_data(row, max(settings.temperatures))
-        with _WRITING:  # matplotlib is not made for threads
+        with ONE_AT_A_TIME:  # matplotlib is not made for threads
             for colour in ("msd", "coupling"):
                 if colour == "msd" or np.isfinite(data.bands.coupling).any():
                     save_figure(phonon_figure(data, colour), job.folder / f"phonons-{colour}")
@@ -418,19 +359,12 @@ def _dry_run(jobs, model: Potential | None, settings: PhononSettings, options) -
     for job in jobs:
         try:
             if job.is_phonopy:
-                given, _ = _read(
-                    lambda job=job: read_phonopy(
-                        job.path,
-                        force_sets=options.force_sets,
-                        force_constants=options.force_constants,
-                        born=options.born,
-                    )
-                )
+                given, _ = phonopy_input(job, options)
                 atoms = len(given.force_constants.supercell.primitive)
                 text, cost = f"force constants of {atoms} atoms from phonopy's files", _ANALYSIS
             else:
                 assert model is not None
-                plan = planned(read_structure(job.path), model, settings)
+                plan = planned(structure_input(job)[0], model, settings)
                 atoms = len(plan.cell.structure)
                 per_atom = per_atom or _force_call(model, plan.cell.structure) / atoms
                 calls = plan.columns * _COLUMNS_PER_FORCE_CALL / (os.cpu_count() or 1)

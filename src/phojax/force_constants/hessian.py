@@ -120,7 +120,7 @@ def hessian(
     group: SpaceGroup,
     *,
     width: float = 0.0,
-    pairs: int = 8,
+    pairs: int = 6,
     key: jax.Array | None = None,
     displacements: Displacements | None = None,
     batch: int | None = None,

@@ -168,6 +168,7 @@ def _compare_displacements(dataset: Any, other: Any, where: pathlib.Path, notes:
 def born_charges(
     path: pathlib.Path, phonon: Phonopy, data: Any, born: PathLike | None, notes: list[str]
 ) -> dict | None:
+    """Return charges, dielectric tensor and factor as phonopy holds them; None where none is."""
     if born is not None:
         where = pathlib.Path(born)
         charges = trying(

@@ -41,7 +41,7 @@ class PhononSettings:
     supercell_atoms: int = 80
     supercell_atoms_max: int = 300
     width: float | None = None
-    pairs: int = 8
+    pairs: int = 6
     mesh: tuple[int, int, int] | None = None
     mesh_spacing: float = DEFAULT_SPACING
     relax: bool = True
