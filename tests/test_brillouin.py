@@ -5,7 +5,7 @@ import pytest
 import spglib
 from ase.build import bulk
 
-from phojax.brillouin import band_path, gamma_mesh, mesh_divisions
+from phojax.brillouin import band_path, gamma_mesh, mesh_divisions, q_mesh
 from phojax.checks import InputError
 from phojax.structure import structure
 from phojax.symmetry import space_group
@@ -81,3 +81,28 @@ def test_wrong_meshes_are_refused(wrong):
         gamma_mesh(wrong)
     with pytest.raises(InputError, match="positive"):
         mesh_divisions(ROCK_SALT, 0.0)
+
+
+@pytest.mark.parametrize("example", [ROCK_SALT, HEXAGONAL])
+@pytest.mark.parametrize("shift", [(0, 0, 0), (0.5, 0.5, 0.5), (0, 0, 0.5)])
+def test_operations_take_irreducible_points_to_all_others(example, shift):
+    group = space_group(example)
+    mesh = q_mesh((4, 4, 6), group, shift)
+    inverse = np.linalg.inv(group.rotations[mesh.operation])
+    there = np.einsum("qa,qab->qb", mesh.q[mesh.irreducible], inverse)
+    there = np.where(mesh.reversed[:, None], -there, there)
+    apart = there - mesh.full_q
+    assert np.abs(apart - np.rint(apart)).max() < 1e-12
+    assert len(mesh.q) < len(mesh.full_q) / 2
+
+
+def test_shifted_mesh_as_by_spglib():
+    group = space_group(ROCK_SALT)
+    kinds = np.unique(np.asarray(ROCK_SALT.numbers), return_inverse=True)[1]
+    cell = (np.asarray(ROCK_SALT.cell), np.asarray(ROCK_SALT.fractional), kinds)
+    irreducible, _ = spglib.get_ir_reciprocal_mesh([4, 4, 4], cell, is_shift=[1, 1, 1])
+    _, counts = np.unique(irreducible, return_counts=True)
+    mesh = q_mesh((4, 4, 4), group, (0.5, 0.5, 0.5))
+    assert sorted(np.rint(mesh.weights * 64)) == sorted(counts)
+    with pytest.raises(InputError, match="shift"):
+        q_mesh((4, 4, 4), group, (0.25, 0, 0))
