@@ -87,6 +87,13 @@ def test_missing_data_are_notes():
         assert part in text
 
 
+def test_states_that_no_chemist_would_write_are_not_taken():
+    """Na2Cl balances as Na⁻ and Cl²⁺ only."""
+    cell = np.eye(3) * 4.2
+    odd = structure(cell, [[0, 0, 0], [0, 2.1, 2.1], [2.1, 2.1, 0]], [11, 11, 17])
+    assert structural_descriptors(odd, "Na").oxidation_states_from == "none"
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_bad_crystals_do_not_raise(seed):
     """Atoms anywhere: bond valences and Voronoi cells may fail, the record must not."""

@@ -201,13 +201,17 @@ def _oxidation_states(peer: Any) -> tuple[list[float] | None, str]:
         return states.tolist(), "bond valence"
     except Exception:  # pymatgen raises ValueError and, on odd sites, others
         pass
+    # Among the rare states are those of sodides and chlorine oxides: Na⁻ and Cl²⁺ in Na2Cl.
+    polar = sorted(peer.composition.elements, key=lambda e: e.X)
+    first, last = polar[0].symbol, polar[-1].symbol
     for name, every in (("composition", False), ("composition, rare states", True)):
         try:
             found = peer.composition.oxi_state_guesses(max_sites=-1, all_oxi_states=every)
         except Exception:
             continue
-        if found and any(found[0].values()):
-            return [float(found[0][site.specie.symbol]) for site in peer], name
+        for states in found:
+            if states[first] > 0 > states[last]:
+                return [float(states[site.specie.symbol]) for site in peer], name
     return None, "none"
 
 
