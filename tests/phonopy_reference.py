@@ -16,7 +16,7 @@ from phojax.modes import Modes, degenerate_blocks, eigenpairs_at, modes, with_ei
 from phojax.structure import structure, supercell
 from phojax.units import THZ
 
-solved = jax.jit(modes, static_argnames=("chunk", "matrices"))
+solved = jax.jit(modes, static_argnames=("chunk",))
 """`modes`, compiled: the tests call it on few shapes."""
 
 

@@ -21,13 +21,22 @@ in second order of what is missing).
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float, Int, Shaped
 
-from phojax.checks import check_float64, check_shape
-from phojax.dynmat import atomic_phases, dynamical_matrices
+from phojax.checks import check_finite, check_float64, check_shape
+from phojax.dynmat import (
+    Interpolation,
+    atomic_phases,
+    dynamical_matrices,
+    interpolation,
+    padding,
+)
 from phojax.force_constants.container import ForceConstants
 from phojax.pytree import pytree
 from phojax.spectral import DEGENERATE, dagger, eigenpairs
@@ -37,7 +46,7 @@ from phojax.units import frequency_THz
 _AT_GAMMA = 1e-8  # fractional distance from a reciprocal lattice vector
 
 
-@pytree()
+@pytree(static=("free",))
 class Modes:
     """Eigenpairs on a list of q-points; λ ascending at each q.
 
@@ -47,6 +56,7 @@ class Modes:
         eigenvalues: λ = ω², signed, eV Å⁻² amu⁻¹.
         eigenvectors: e of eq. (1), normalised.
         structure: The primitive cell.
+        free: Whether there are rigid translations at Γ; not where atoms are held (static).
     """
 
     q: Float[Array, "q 3"]
@@ -54,6 +64,7 @@ class Modes:
     eigenvalues: Float[Array, "q mode"]
     eigenvectors: Complex[Array, "q mode atom 3"]
     structure: Structure
+    free: bool = True
 
     @property
     def frequencies_THz(self) -> Float[Array, "q mode"]:
@@ -67,12 +78,12 @@ class Modes:
 
 
 def modes(
-    force_constants: ForceConstants,
+    force_constants: ForceConstants | Interpolation,
     q: Float[Array, "q 3"],
     weights: Float[Array, " weight"] | None = None,
     *,
-    chunk: int = 64,
-    matrices: Callable[[ForceConstants, Float[Array, "q 3"]], Array] = dynamical_matrices,
+    directions: Float[Array, "q 3"] | None = None,
+    chunk: int | None = None,
 ) -> Modes:
     """Return the modes at q; at Γ by eq. (2).
 
@@ -80,46 +91,72 @@ def modes(
     sums over modes as matrix functions of D instead (descriptors with `_from_matrices`).
 
     Args:
-        force_constants: Φ with its cells.
+        force_constants: Φ with its cells, or their `interpolation`, which may hold dipoles.
         q: Fractional (units of the primitive reciprocal vectors), float64.
         weights: Sum to one; equal ones by default.
+        directions: With dipoles, from where Γ is approached, as for `dynamical_matrices`.
         chunk: Number of q in flight, which bounds the memory: some 100 · chunk · (3 atoms)² bytes
-            on top of the result.
-        matrices: Gives D(q); for instance one with the non-analytic term.
+            on top of the result. By default such that this is about 0.4 GB, 64 at most.
 
     Raises:
-        InputError: float32, weights that do not fit q.
+        InputError: float32, weights that do not fit q, q that are not finite.
     """
     count = q.shape[0]
     check_float64("q", q)
+    check_shape("q", q, (None, 3))
+    if not isinstance(q, Tracer):
+        check_finite("q", q)
     if weights is None:
         weights = jnp.full(count, 1.0 / count)
     check_shape("weights", weights, (count,), "one per q")
-    crystal = force_constants.supercell.primitive
+    held = interpolation(force_constants)
+    crystal = held.crystal
+    chunk = chunk_size(crystal) if chunk is None else chunk
 
-    def solve(q):
-        return eigenpairs_at(matrices(force_constants, q), q, crystal)
+    def solve(points):
+        q, directions = points
+        return eigenpairs_at(dynamical_matrices(held, q, directions), q, crystal, held.free)
 
-    if count <= chunk:
-        eigenvalues, E = solve(q)
-    else:
-        # Equal chunks and a shorter one: a map over single q would lose the batched products.
-        whole = count // chunk * chunk
-        parts = jax.lax.map(solve, q[:whole].reshape(-1, chunk, 3))
-        eigenvalues, E = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), parts)
-        if whole < count:
-            rest = solve(q[whole:])
-            eigenvalues, E = (
-                jnp.concatenate(pair) for pair in zip((eigenvalues, E), rest, strict=True)
-            )
+    eigenvalues, E = in_chunks(solve, (q, directions), chunk)
     vectors = E.swapaxes(-1, -2).reshape(count, -1, len(crystal), 3)
-    return Modes(q, weights, eigenvalues, vectors, crystal)
+    return Modes(q, weights, eigenvalues, vectors, crystal, held.free)
+
+
+def chunk_size(crystal: Structure) -> int:
+    """Return how many q may be in flight at once for some 0.4 GB of memory; 1 to 64."""
+    return int(np.clip(4e8 / (100 * (3 * len(crystal)) ** 2), 1, 64))
+
+
+def in_chunks(f: Callable, points: Any, chunk: int) -> Any:
+    """Return f(points), evaluated on `chunk` rows at a time; a pytree of arrays, rows first.
+
+    Equal chunks and a shorter one: a map over single rows would lose the batched products.
+    """
+    count = jax.tree.leaves(points)[0].shape[0]
+    if count <= chunk:
+        return f(points)
+    whole = count // chunk * chunk
+    split = jax.tree.map(lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), points)
+    found = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), jax.lax.map(f, split))
+    if whole == count:
+        return found
+    rest = f(jax.tree.map(lambda a: a[whole:], points))
+    return jax.tree.map(lambda *pair: jnp.concatenate(pair), found, rest)
 
 
 def eigenpairs_at(
-    D: Complex[Array, "q mode mode"], q: Float[Array, "q 3"], crystal: Structure
+    D: Complex[Array, "q mode mode"],
+    q: Float[Array, "q 3"],
+    crystal: Structure,
+    free: bool = True,
 ) -> tuple[Float[Array, "q mode"], Complex[Array, "q mode mode"]]:
-    """Return λ, ascending, and e (columns) of D(q), the translations at Γ kept apart, eq. (2)."""
+    """Return λ, ascending, and e (columns) of D(q), the translations at Γ kept apart, eq. (2).
+
+    Rows of padding come last, with λ above the spectrum.
+    """
+    D = with_padding_above(D, crystal)
+    if not free:
+        return eigenpairs(D)
     gamma = at_gamma(q)
 
     def plain(D):
@@ -144,15 +181,27 @@ def eigenpairs_at(
     return jax.lax.cond(jnp.any(gamma), apart, plain, D)
 
 
+def with_padding_above(
+    D: Complex[Array, "q mode mode"], crystal: Structure
+) -> Complex[Array, "q mode mode"]:
+    """Return D with the rows of padding atoms, zero as they come, moved above the spectrum."""
+    above = jnp.where(padding(crystal), shift_of(D)[:, None], 0.0)
+    return D + above[:, :, None] * jnp.eye(D.shape[-1])
+
+
 def without_translations(
-    D: Complex[Array, "q mode mode"], q: Float[Array, "q 3"], crystal: Structure
+    D: Complex[Array, "q mode mode"],
+    q: Float[Array, "q 3"],
+    crystal: Structure,
+    free: bool = True,
 ) -> tuple[Complex[Array, "q mode mode"], Complex[Array, "q mode 3"]]:
     """Return D' of eq. (2) at Γ, D elsewhere, and the translations T (0 away from Γ).
 
     D' has the translations as exact eigenvectors with an eigenvalue above all others, so that
     f(D') − f(s) TT† (`shift_of` gives s) is f(D) without them. Differentiable in D and masses.
+    Without translations at all (not `free`) D' is D.
     """
-    T = jnp.where(at_gamma(q)[:, None, None], translation_vectors(q, crystal), 0)
+    T = jnp.where((at_gamma(q) & free)[:, None, None], translation_vectors(q, crystal), 0)
     DT = D @ T
     inner = dagger(T) @ DT + shift_of(D)[:, None, None] * jnp.eye(3)
     # D' = D − DTT† − T(DT)† + T (T†DT + s) T†, one thin product.
@@ -172,7 +221,8 @@ def translation_vectors(q: Float[Array, "q 3"], crystal: Structure) -> Complex[A
 
 def rigid_amplitudes(q: Float[Array, "q 3"], crystal: Structure) -> Complex[Array, "q atom"]:
     """Return √(m_i/M) exp(−iq·r_i), the amplitudes of a rigid translation at Γ."""
-    share = jnp.sqrt(crystal.masses / jnp.sum(crystal.masses))
+    masses = jnp.where(crystal.numbers > 0, crystal.masses, 0.0)
+    share = jnp.sqrt(masses / jnp.sum(masses))
     return share * atomic_phases(crystal.fractional, q).conj()
 
 
@@ -200,6 +250,8 @@ def translations(found: Modes) -> Bool[Array, "q mode"]:
     """
     overlap = translation_overlap(found)
     chosen = jnp.zeros(overlap.shape, bool)
+    if not found.free:
+        return chosen
     for _ in range(3):
         best = jnp.argmax(jnp.where(chosen, -1.0, overlap), axis=-1)
         chosen |= best[:, None] == jnp.arange(overlap.shape[1])

@@ -14,7 +14,8 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 from phojax.checks import InputError
 from phojax.force_constants import force_constants
-from phojax.io.phonopy_files import BornCharges, read_phonopy, write_phonopy
+from phojax.io.phonopy_files import read_phonopy, write_phonopy
+from phojax.nac import BornCharges
 from phojax.structure import structure, supercell
 
 # Springs at random have no symmetry that phonopy would look for.

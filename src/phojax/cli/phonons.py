@@ -22,9 +22,10 @@ from phojax.cli.jobs import ONE_AT_A_TIME, Job, jobs_of, phonopy_input, structur
 from phojax.cli.progress import Progress, seconds
 from phojax.cli.table import printed_table, write_csv
 from phojax.forces import evaluate
-from phojax.io.phonopy_files import BornCharges, write_phonopy
+from phojax.io.phonopy_files import write_phonopy
 from phojax.io.records import read_record, write_modes, write_record
 from phojax.io.structures import check_readable, write_structure
+from phojax.nac import BornCharges
 from phojax.plots.figures import phonon_figure, save_figure
 from phojax.plots.phonons import figure_data
 from phojax.potentials.catalogue import available, potential

@@ -40,7 +40,7 @@ class Images:
     share: Float[Array, " entry"]
 
 
-@pytree()
+@pytree(static=("free",))
 class ForceConstants:
     """Φ of eq. (1) with all that is needed to interpolate it.
 
@@ -49,11 +49,13 @@ class ForceConstants:
             supercell's atoms in its order j·n + L.
         supercell: The supercell they were computed in.
         images: The nearest images of every pair.
+        free: Whether the crystal may move as a whole; not where some atoms are held (static).
     """
 
     values: Float[Array, "i jL 3 3"]
     supercell: Supercell
     images: Images
+    free: bool = True
 
     @property
     def by_lattice_vector(self) -> Float[Array, "R i j 3 3"]:

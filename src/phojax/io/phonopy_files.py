@@ -10,7 +10,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 from phonopy import Phonopy
 from phonopy.file_IO import write_force_constants_to_hdf5
 from phonopy.interface.calculator import (
@@ -27,26 +26,9 @@ from phojax.io.atomic import replacing
 from phojax.io.phonopy_map import columns_in_phonopy_order, supercell_matrix
 from phojax.io.phonopy_values import PathLike, born_charges, values_in_phonopy_order
 from phojax.io.phonopy_yaml import phonopy_object, read_yaml
+from phojax.nac import BornCharges
 from phojax.pytree import pytree
 from phojax.structure import Structure, structure, supercell
-
-
-@pytree(static=("method",))
-class BornCharges:
-    """What the non-analytic term needs.
-
-    Attributes:
-        charges: Born effective charges in units of e; first axis the field, second the atom's
-            displacement, as in phonopy.
-        dielectric: Electronic dielectric tensor.
-        factor: e²/4πε₀ in eV Å, of the program that wrote the file.
-        method: "gonze" or "wang" as the file asks for; "" where it does not say.
-    """
-
-    charges: Float[Array, "atom 3 3"]
-    dielectric: Float[Array, "3 3"]
-    factor: Float[Array, ""]
-    method: str = ""
 
 
 @pytree(static=("notes", "source"))
