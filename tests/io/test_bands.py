@@ -39,7 +39,7 @@ def both(request, tmp_path_factory):
         labels=labels,
     )
     phonon.write_yaml_band_structure(filename=folder / "theirs.yaml")
-    velocities = np.concatenate(phonon.get_band_structure_dict()["group_velocities"])
+    velocities = np.concatenate(phonon.band_structure.group_velocities)
     write_band_yaml(
         folder / "band.yaml", line, found, group_velocities=velocities, eigenvectors=True
     )
