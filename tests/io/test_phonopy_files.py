@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import phonopy
 import pytest
+import yaml
 from phonopy import Phonopy
 from phonopy.file_IO import write_FORCE_CONSTANTS, write_force_constants_to_hdf5
 from phonopy.structure.atoms import PhonopyAtoms
@@ -279,6 +280,96 @@ def test_writes_what_phonopy_and_we_read(matrix, tmp_path):
     np.testing.assert_allclose(read.born.charges, born.charges, atol=1e-14)
     assert (float(read.born.factor), read.born.method) == (14.4, "wang")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["force_constants.hdf5", "phonopy.yaml"]
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["hdf5", "text"])
+@pytest.mark.parametrize("layout", ["compact", "full"])
+@pytest.mark.parametrize("matrix", [[2, 2, 1], [[1, 1, 0], [-1, 2, 0], [1, 0, 2]]])
+def test_writes_both_layouts_and_formats(matrix, layout, text, tmp_path):
+    cell = low_symmetry_cell(False)
+    primitive = structure(cell.cell, cell.positions, cell.numbers)
+    cells = supercell(primitive, matrix)
+    n, atoms = len(primitive), len(primitive) * len(cells.images)
+    values = np.random.default_rng(5).normal(size=(n, atoms, 3, 3))
+    constants = force_constants(jnp.asarray(values), cells)
+    paths = write_phonopy(tmp_path, constants, layout=layout, text=text)
+    assert [p.name for p in paths] == [
+        "phonopy.yaml", "FORCE_CONSTANTS" if text else "force_constants.hdf5"
+    ]  # fmt: skip
+    phonon = phonopy.load(
+        paths[0],
+        force_constants_filename=paths[1],
+        is_nac=False,
+        is_compact_fc=layout == "compact",
+        symmetrize_fc=False,
+    )
+    rows = n if layout == "compact" else atoms
+    assert phonon.force_constants.shape == (rows, atoms, 3, 3)
+    check_same(constants, phonon)
+    if layout == "full":
+        # Every row is that of its primitive atom, moved: phonopy's own expansion of ours.
+        p2s = phonon.primitive.p2s_map
+        compact = np.ascontiguousarray(phonon.force_constants[p2s])
+        expand = phonopy.harmonic.force_constants.compact_fc_to_full_fc
+        np.testing.assert_allclose(phonon.force_constants, expand(phonon.primitive, compact))
+    back = np.asarray(read_phonopy(paths[0]).force_constants.values)
+    if text:
+        np.testing.assert_allclose(back, values, rtol=0, atol=1e-15)
+    else:
+        np.testing.assert_array_equal(back, values)
+
+
+def test_layouts_and_files_that_clash(tmp_path):
+    primitive = structure(np.eye(3) * 4.0, [[0, 0, 0], [2.0, 2.0, 2.0]], [11, 17])
+    constants = force_constants(jnp.zeros((2, 4, 3, 3)), supercell(primitive, [2, 1, 1]))
+    with pytest.raises(InputError, match="layout 'wide'"):
+        write_phonopy(tmp_path, constants, layout="wide")
+    write_phonopy(tmp_path, constants)
+    with pytest.raises(InputError, match=r"holds force_constants\.hdf5"):
+        write_phonopy(tmp_path, constants, text=True)
+
+
+@pytest.mark.parametrize("dialect", ["atoms", "without primitive", "phono3py", "fc in phono3py"])
+def test_old_dialects_of_the_yaml(dialect, tmp_path):
+    """What older versions wrote, made of today's file; the force constants beside it."""
+    phonon = Phonopy(low_symmetry_cell(True), [2, 1, 2], primitive_matrix=BODY_CENTRED)
+    phonon.force_constants = springs(phonon)
+    path = tmp_path / "phonopy_disp.yaml"
+    phonon.save(path, settings={"force_constants": False, "displacements": False})
+    write_FORCE_CONSTANTS(
+        phonon.force_constants, tmp_path / "FORCE_CONSTANTS", p2s_map=phonon.primitive.p2s_map
+    )
+    tree = phonopy.interface.phonopy_yaml.load_yaml(path)
+    del tree["physical_unit"]
+    source = "phonopy 1.11"
+    if dialect == "atoms":
+        # 1.10 and before: "atoms" with "position".
+        for name in ("unit_cell", "primitive_cell", "supercell"):
+            points = tree[name].pop("points")
+            tree[name]["atoms"] = [
+                {("position" if k == "coordinates" else k): v for k, v in point.items()}
+                for point in points
+            ]
+    if dialect == "without primitive":
+        del tree["primitive_matrix"]
+    header = tree.pop("phonopy") | {"version": 1.11}
+    if "phono3py" in dialect:
+        # Its plain keys are of the third-order supercell; displacements there are pairs.
+        tree["phono3py"], source = header, "phono3py 1.11"
+        tree["phonon_supercell_matrix"] = tree["supercell_matrix"]
+        tree["supercell_matrix"] = np.eye(3, dtype=int).tolist()
+        tree["phonon_supercell"] = tree.pop("supercell")
+        tree["displacements"] = [{"number": 1, "displacement": [0.03, 0, 0], "pairs": []}]
+    else:
+        tree["phonopy"] = header
+    path.write_text(yaml.safe_dump(tree))
+    options = {}
+    if dialect == "fc in phono3py":
+        options["force_constants"] = tmp_path / "fc2.hdf5"
+        write_force_constants_to_hdf5(phonon.force_constants, str(tmp_path / "fc2.hdf5"))
+    read = read_phonopy(path, **options)
+    check_same(read.force_constants, phonon)
+    assert read.source == source
 
 
 def test_writes_left_handed_cells(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from phonopy import Phonopy
-from phonopy.file_IO import write_force_constants_to_hdf5
+from phonopy.file_IO import write_FORCE_CONSTANTS, write_force_constants_to_hdf5
 from phonopy.interface.calculator import (
     get_calculator_physical_units,
     get_force_constant_conversion_factor,
@@ -29,6 +29,8 @@ from phojax.io.phonopy_yaml import phonopy_object, read_yaml
 from phojax.nac import BornCharges
 from phojax.pytree import pytree
 from phojax.structure import Structure, structure, supercell
+
+_VALUES = {False: "force_constants.hdf5", True: "FORCE_CONSTANTS"}  # by whether it is text
 
 
 @pytree(static=("notes", "source"))
@@ -88,8 +90,8 @@ def read_phonopy(
     )
     cells = supercell(_primitive(phonon, length), supercell_matrix(phonon))
     ours = np.empty_like(values)
-    rows = np.arange(len(values))[:, None]
-    ours[rows, columns_in_phonopy_order(phonon, cells)] = values * stiffness
+    rows, columns = columns_in_phonopy_order(phonon, cells)
+    ours[rows[:, None], columns] = values * stiffness
     if charges is not None:
         # The term is factor·Z Z/V in the file's unit of force constants.
         factor = charges.get("factor", units.nac_factor) * stiffness * length**3
@@ -105,16 +107,32 @@ def read_phonopy(
 
 
 def write_phonopy(
-    directory: PathLike, constants: ForceConstants, *, born: BornCharges | None = None
+    directory: PathLike,
+    constants: ForceConstants,
+    *,
+    born: BornCharges | None = None,
+    layout: str = "compact",
+    text: bool = False,
 ) -> list[pathlib.Path]:
-    """Write phonopy.yaml and force_constants.hdf5 (compact, eV/Å²); return their paths.
+    """Write phonopy.yaml with force_constants.hdf5 or FORCE_CONSTANTS; return their paths.
 
     `phonopy.load("DIR/phonopy.yaml", force_constants_filename="DIR/force_constants.hdf5")` gives
-    the same D(q); `read_phonopy("DIR/phonopy.yaml")` the same values bit by bit.
+    the same D(q); `read_phonopy("DIR/phonopy.yaml")` the same values, from hdf5 bit by bit, from
+    text to 1e-15 eV/Å².
+
+    Args:
+        directory: Made where it is missing.
+        constants: In eV/Å².
+        born: Written into phonopy.yaml.
+        layout: "compact", a row per primitive atom, or "full", one per supercell atom.
+        text: FORCE_CONSTANTS instead of force_constants.hdf5.
 
     Raises:
-        InputError: phonopy finds a smaller primitive cell in atoms that are all the same.
+        InputError: phonopy finds a smaller primitive cell in atoms that are all the same; another
+            layout; FORCE_CONSTANTS beside an older force_constants.hdf5, which would be read.
     """
+    if layout not in ("compact", "full"):
+        raise fail(f"layout {layout!r}", '"compact" or "full"')
     directory = pathlib.Path(directory)
     cells = constants.supercell
     P = np.asarray(cells.matrix)
@@ -130,17 +148,27 @@ def write_phonopy(
             f"phonopy makes {len(phonon.primitive)} atoms of the primitive cell",
             str(len(cells.primitive)),
         )
-    columns = columns_in_phonopy_order(phonon, cells)
-    values = np.asarray(constants.values)[np.arange(len(columns))[:, None], columns]
-    paths = [directory / "phonopy.yaml", directory / "force_constants.hdf5"]
-    with replacing(paths[1]) as temporary:
-        write_force_constants_to_hdf5(
-            values,
-            str(temporary),
-            p2s_map=np.asarray(phonon.primitive.p2s_map),
-            physical_unit="eV/angstrom^2",
-            compression="gzip",
+    rows, columns = columns_in_phonopy_order(phonon, cells, layout)
+    values = np.asarray(constants.values)[rows[:, None], columns]
+    p2s = np.asarray(phonon.primitive.p2s_map)
+    paths = [directory / "phonopy.yaml", directory / _VALUES[text]]
+    if text and (directory / _VALUES[False]).exists():
+        raise fail(
+            f"{directory} holds {_VALUES[False]}, which is read before {_VALUES[True]}",
+            "a folder without it",
+            "Remove it or write elsewhere",
         )
+    with replacing(paths[1]) as temporary:
+        if text:
+            write_FORCE_CONSTANTS(values, temporary, p2s_map=p2s)
+        else:
+            write_force_constants_to_hdf5(
+                values,
+                str(temporary),
+                p2s_map=p2s,
+                physical_unit="eV/angstrom^2",
+                compression="gzip",
+            )
     with replacing(paths[0]) as temporary:
         temporary.write_text(_yaml_text(phonon, born))
     return paths

@@ -6,7 +6,8 @@ j(k), N_k lattice vectors away from its primitive atom,
 
     Φ_phonopy[i, k] = Φ[i, j(k)·n + L],   L = N_k - T_i  modulo the supercell        (1)
 
-where L is one of the lattice vectors inside the supercell.
+where L is one of the lattice vectors inside the supercell. Full force constants have a row for
+every supercell atom s, and (1) holds for each with T = N_s.
 """
 
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from phojax.checks import fail
+from phojax.force_constants.sum_rules import cell_index
 from phojax.structure import Supercell
 
 _TOLERANCE = 1e-3  # of a lattice vector: positions in files may carry few digits
@@ -33,13 +35,16 @@ def supercell_matrix(phonon: Any) -> Int[np.ndarray, "3 3"]:
     return matrix
 
 
-def columns_in_phonopy_order(phonon: Any, cells: Supercell) -> Int[np.ndarray, "i k"]:
-    """Return our column of every entry of phonopy's compact force constants, eq. (1).
+def columns_in_phonopy_order(
+    phonon: Any, cells: Supercell, layout: str = "compact"
+) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, "row k"]]:
+    """Return our row of every row of phonopy's force constants, our column of every entry, eq. (1).
 
     Args:
         phonon: A Phonopy object; its primitive cell is that of `cells`, up to the unit of length
             and lattice vectors by which atoms are shifted.
         cells: Our supercell, of the matrix `supercell_matrix(phonon)`.
+        layout: "compact" for a row per primitive atom, "full" for one per supercell atom.
     """
     primitive, big = phonon.primitive, phonon.supercell
     sublattice = np.array([primitive.p2p_map[s] for s in primitive.s2p_map])
@@ -51,10 +56,9 @@ def columns_in_phonopy_order(phonon: Any, cells: Supercell) -> Int[np.ndarray, "
             "atoms of the supercell are not lattice vectors away from the primitive cell",
             "translations of the primitive cell",
         )
-    T = N[np.asarray(primitive.p2s_map)]
-    images = np.asarray(cells.images)
-    L = _index_modulo(N[None] - T[:, None], np.asarray(cells.matrix), images)
-    return sublattice[None] * len(images) + L
+    rows = np.asarray(primitive.p2s_map) if layout == "compact" else np.arange(len(big))
+    L = cell_index(cells, N[None] - N[rows][:, None])
+    return sublattice[rows], sublattice[None] * len(cells.images) + L
 
 
 def same_atoms(first: Any, second: Any) -> bool:
@@ -64,14 +68,3 @@ def same_atoms(first: Any, second: Any) -> bool:
     difference = first.scaled_positions - second.scaled_positions
     close = np.abs(difference - np.rint(difference)).max() < _TOLERANCE
     return bool(close and np.allclose(first.cell, second.cell, atol=1e-3))
-
-
-def _index_modulo(vectors: np.ndarray, P: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Return the index in `images` of integer vectors modulo the rows of P, in exact integers."""
-    determinant = round(np.linalg.det(P))
-    adjugate = np.rint(np.linalg.inv(P) * determinant).astype(int) * np.sign(determinant)
-    size = abs(determinant)
-    inside = (((vectors @ adjugate) % size) @ P) // size
-    number = {tuple(image): n for n, image in enumerate(images.tolist())}
-    flat = [number[tuple(v)] for v in inside.reshape(-1, 3).tolist()]
-    return np.array(flat, int).reshape(vectors.shape[:-1])

@@ -71,6 +71,14 @@ def _modern(raw: dict, notes: list[str]) -> dict:
         if any(units[k] != v for k, v in spelled.items()):
             notes.append("an old spelling of the unit Å was accepted")
         raw["physical_unit"] = spelled
+    for name in [k for k in raw if str(k).endswith(("unit_cell", "primitive_cell", "supercell"))]:
+        cell = raw[name]
+        if isinstance(cell, dict) and "points" not in cell and "atoms" in cell:
+            # Before version 1.10.9.
+            raw[name] = cell | {
+                "points": [_renamed(point, "position", "coordinates") for point in cell["atoms"]]
+            }
+            notes.append(f"atoms of {name} in the words of phonopy before 1.10.9")
     if "phono3py" in raw:
         raw["phonopy"] = raw["phono3py"]
         # Its plain data sets are for third-order force constants, with two atoms displaced.
@@ -80,6 +88,10 @@ def _modern(raw: dict, notes: list[str]) -> dict:
         for key in [k for k in raw if str(k).startswith("phonon_")]:
             raw[str(key).removeprefix("phonon_")] = raw.pop(key)
     return raw
+
+
+def _renamed(point: dict, old: str, new: str) -> dict:
+    return {new if k == old else k: v for k, v in point.items()}
 
 
 def phonopy_object(path: pathlib.Path, held: YamlFile, notes: list[str]) -> Phonopy:
