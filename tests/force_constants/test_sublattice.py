@@ -1,5 +1,7 @@
 """Sublattices: springs with known answers, and limits of masses in phonopy."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,17 +17,19 @@ from phonopy_reference import (
 )
 
 from phojax.checks import InputError
-from phojax.dynmat import dynamical_matrices
+from phojax.dynmat import dynamical_matrices, interpolation
 from phojax.force_constants import force_constants
 from phojax.force_constants.sublattice import (
     frozen,
     frozen_matrices,
+    others,
     relaxed,
     relaxed_matrices,
     removed,
 )
 from phojax.force_constants.sum_rules import permuted
 from phojax.modes import modes
+from phojax.nac import born_charges
 from phojax.structure import structure, supercell
 from phojax.units import THZ
 
@@ -169,6 +173,23 @@ def test_relaxed_in_real_space_is_exact_where_the_supercell_is(crystal):
     np.testing.assert_allclose(dynamical_matrices(part, q), exact, atol=1e-13)
     np.testing.assert_allclose(part.values.sum(axis=1), 0, atol=1e-12)
     np.testing.assert_allclose(part.values, permuted(part.values, part.supercell), atol=1e-13)
+
+
+def test_dipoles_of_the_atoms_that_move():
+    """With the charges of the kept atoms alone, D(q) is the block of the whole, dipoles and all."""
+    constants = converted(triclinic())
+    rng = np.random.default_rng(5)
+    charges = rng.normal(size=(5, 3, 3))
+    skew = 0.1 * rng.normal(size=(3, 3))
+    born = born_charges(charges - charges.mean(0), 3 * np.eye(3) + skew + skew.T)
+    whole = constants.supercell.primitive
+    D = dynamical_matrices(interpolation(constants, born), QS)
+    kept = others(whole, "Na")
+    some = replace(born, charges=born.charges[kept])
+    part = dynamical_matrices(interpolation(frozen(constants, "Na"), some), QS)
+    np.testing.assert_allclose(part, frozen_matrices(D, whole, "Na"), atol=1e-13)
+    # And the charges matter.
+    assert np.abs(part - dynamical_matrices(frozen(constants, "Na"), QS)).max() > 1e-4
 
 
 def test_removed_obeys_the_rules(crystal):

@@ -14,8 +14,9 @@ change that makes the sum rule and permutation symmetry hold (`sum_rules.project
 Schur complement at each q: the limit m_B → 0, or ω far below the modes of B alone. It obeys the
 sum rule where Φ does.
 
-The mass-weighted forms hold for D(q) of eq. (1) and (3), the non-analytic term included, whose
-restriction to A is that of the charges to A; `relaxed` does (3) at the q-points commensurate with
+(1) and (3) may be taken of D(q) instead (`frozen_matrices`, `relaxed_matrices`), the non-analytic
+term included. For (1) that is the same as `frozen` with the Born charges of A alone, which need
+not be neutral: the charges held do not move. `relaxed` does (3) at the q-points commensurate with
 the supercell, where Φ on it is exact, and returns Φ in real space.
 """
 
