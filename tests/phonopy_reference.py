@@ -102,6 +102,20 @@ def rocksalt(seed=0, matrix=(2, 2, 2)) -> Phonopy:
     return springs(cell, np.diag(matrix), "F", cutoff=5.0, seed=seed)
 
 
+def rutile(seed=3) -> Phonopy:
+    """Return a rutile crystal (P4₂/mnm, with screw axes and glide planes), springs to 3.5 Å."""
+    u = 0.306
+    cell = PhonopyAtoms(
+        symbols=["Sn"] * 2 + ["O"] * 4,
+        cell=np.diag([4.74, 4.74, 3.19]),
+        scaled_positions=[
+            [0, 0, 0], [0.5, 0.5, 0.5], [u, u, 0], [-u, -u, 0],
+            [0.5 - u, 0.5 + u, 0.5], [0.5 + u, 0.5 - u, 0.5],
+        ],
+    )  # fmt: skip
+    return springs(cell, np.diag((2, 2, 3)), cutoff=3.5, seed=seed)
+
+
 def triclinic(seed=1) -> Phonopy:
     """Return a triclinic cell of 5 atoms of 3 species without any symmetry."""
     cell = PhonopyAtoms(

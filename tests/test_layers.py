@@ -9,8 +9,9 @@ SOURCE = pathlib.Path(__file__).resolve().parents[1] / "src" / "phojax"
 
 ORDER = [
     "pytree", "units", "checks", "spectral", "structure", "convert", "symmetry", "brillouin",
-    "neighbors", "potentials", "forces", "relax", "force_constants", "nac", "dynmat", "modes",
-    "descriptors", "elastic", "md", "screening", "learn", "design", "io", "plots", "cli",
+    "neighbors", "potentials", "forces", "relax", "force_constants", "nac", "dynmat", "modes", "stars",
+    "velocities", "gruneisen", "branches", "descriptors", "elastic", "md", "screening", "learn",
+    "design", "io", "plots", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "chgnet", "fairchem", "nequix", "parsl"}
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -56,7 +57,7 @@ def test_heavy_packages_are_imported_where_they_are_used(path):
 
 
 def test_dynamics_and_phonons_do_not_know_each_other():
-    phonons = {"dynmat", "modes", "descriptors"}
+    phonons = {"dynmat", "modes", "stars", "descriptors"}
     for path in FILES:
         own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
         layers = {_layer(m) for m, _ in _imports(path) if m.startswith("phojax.")}

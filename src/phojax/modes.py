@@ -258,6 +258,11 @@ def translations(found: Modes) -> Bool[Array, "q mode"]:
     return chosen & at_gamma(found.q)[:, None]
 
 
+def padding_modes(found: Modes) -> Bool[Array, " mode"]:
+    """Return which modes belong to padding atoms: the last ones."""
+    return jnp.arange(found.eigenvalues.shape[1]) >= 3 * jnp.sum(found.structure.numbers > 0)
+
+
 def degenerate_blocks(
     eigenvalues: Float[Array, "q mode"],
     *,

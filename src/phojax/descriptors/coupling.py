@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from phojax.checks import fail
-from phojax.dynmat import atomic_phases
 from phojax.modes import Modes, block_mean, block_sum, degenerate_blocks
 from phojax.neighbors import neighbor_list, pair_capacity
 from phojax.pytree import pytree
@@ -39,11 +38,15 @@ class Bonds:
         mobile: Index of i.
         host: Index of j.
         image: L, the cell in which j is meant.
+        counted: 1, or 0 for padding.
+        ions: The mobile ions, each once, in rising order; repeated ones at the end are padding.
     """
 
     mobile: Int[Array, " bond"]
     host: Int[Array, " bond"]
     image: Int[Array, "bond 3"]
+    counted: Float[Array, " bond"]
+    ions: Int[Array, " ion"]
 
 
 def bonds(crystal: Structure, mobile: Bool[Array, " atom"], cutoff: float = 3.5) -> Bonds:
@@ -68,7 +71,27 @@ def bonds(crystal: Structure, mobile: Bool[Array, " atom"], cutoff: float = 3.5)
     found = listed(crystal, cutoff, pair_capacity(crystal, cutoff))
     i, j = np.asarray(found.centers.index), np.asarray(found.others.index)
     kept = np.asarray(found.mask) & moves[i] & ~moves[j]
-    return Bonds(jnp.asarray(i[kept]), jnp.asarray(j[kept]), jnp.asarray(found.others.image)[kept])
+    image = np.asarray(found.others.image)[kept]
+    return Bonds(
+        jnp.asarray(i[kept]),
+        jnp.asarray(j[kept]),
+        jnp.asarray(image),
+        jnp.ones(len(image)),
+        jnp.asarray(np.unique(i[kept])),
+    )
+
+
+def padded_bonds(among: Bonds, size: int, ions: int) -> Bonds:
+    """Return the bonds with some of weight zero appended, for batches of crystals."""
+    extra = size - len(among.mobile)
+    last = np.asarray(among.ions)[-1:] if len(among.ions) else np.zeros(1, int)
+    return Bonds(
+        jnp.asarray(np.pad(among.mobile, (0, extra))),
+        jnp.asarray(np.pad(among.host, (0, extra))),
+        jnp.asarray(np.pad(among.image, ((0, extra), (0, 0)))),
+        jnp.asarray(np.pad(among.counted, (0, extra))),
+        jnp.asarray(np.concatenate([among.ions, np.repeat(last, ions - len(among.ions))])),
+    )
 
 
 def coupling(
@@ -86,17 +109,22 @@ def coupling(
     count = found.eigenvectors.shape[2]
     x = found.structure.fractional
     vectors = x[among.host] + among.image.astype(x.dtype) - x[among.mobile]
-    # Bonds of one pair of atoms share e_i and e_j: add up their phases first.
-    phases = atomic_phases(vectors, found.q)
-    between = jnp.zeros((found.q.shape[0], count, count), phases.dtype)
-    between = between.at[:, among.mobile, among.host].add(phases)
+    angle = 2 * jnp.pi * found.q @ vectors.T
+    # Bonds of one pair of atoms share e_i and e_j: add up their phases first. In real arithmetic,
+    # and for the rows of bonded ions alone.
+    row = jnp.searchsorted(among.ions, among.mobile)
+    empty = jnp.zeros((found.q.shape[0], among.ions.shape[0], count))
+    c, s = (empty.at[:, row, among.host].add(f(angle) * among.counted) for f in (jnp.cos, jnp.sin))
     e = found.eigenvectors
-    pulled = jnp.einsum("qij,qnja->qnia", between, e)
-    together = jnp.sum(e.real * pulled.real + e.imag * pulled.imag, axis=(2, 3))
-    size = jnp.sum(e.real**2 + e.imag**2, axis=-1)
+    real, imaginary = e.real, e.imag
+    own = (real[:, :, among.ions], imaginary[:, :, among.ions])
+    pulled_real = jnp.einsum("qij,qnja->qnia", c, real) - jnp.einsum("qij,qnja->qnia", s, imaginary)
+    pulled_imag = jnp.einsum("qij,qnja->qnia", s, real) + jnp.einsum("qij,qnja->qnia", c, imaginary)
+    together = jnp.sum(own[0] * pulled_real + own[1] * pulled_imag, axis=(2, 3))
+    size = jnp.sum(real**2 + imaginary**2, axis=-1)
     number = jnp.zeros(count)
-    mobile_norm = size @ number.at[among.mobile].add(1.0)
-    host_norm = size @ number.at[among.host].add(1.0)
+    mobile_norm = size @ number.at[among.mobile].add(among.counted)
+    host_norm = size @ number.at[among.host].add(among.counted)
     sums = block_sum(jnp.stack([together, mobile_norm, host_norm], axis=-1), blocks)
     norm = sums[..., 1] * sums[..., 2]
     return jnp.where(norm > 0, sums[..., 0] / jnp.sqrt(jnp.where(norm > 0, norm, 1.0)), jnp.nan)
@@ -129,22 +157,18 @@ def coupling_paper(
     if blocks is None:
         blocks = degenerate_blocks(found.eigenvalues)
     G, on_boundary = first_zone_shift(found.q, found.structure.cell)
-    # e(q + G)_j = e(q)_j exp(−iG·r_j)
-    phases = jnp.exp(-2j * jnp.pi * G @ found.structure.fractional.T)
-    e = found.eigenvectors * phases[:, None, :, None]
-    E_mobile = jnp.einsum("i,qnia->qna", mobile.astype(e.dtype), e)
-    E_host = jnp.einsum("i,qnia->qna", (~mobile).astype(e.dtype), e)
-    means = block_mean(
-        jnp.stack(
-            [
-                jnp.sum((E_mobile.conj() * E_host).real, axis=-1),
-                jnp.sum(jnp.abs(E_mobile) ** 2, axis=-1),
-                jnp.sum(jnp.abs(E_host) ** 2, axis=-1),
-            ],
-            axis=-1,
-        ),
-        blocks,
-    )
+    # e(q + G)_j = e(q)_j exp(−iG·r_j), summed over the mobile ions, over the others
+    angle = 2 * jnp.pi * G @ found.structure.fractional.T
+    member = jnp.stack([mobile, ~mobile & (found.structure.numbers > 0)]).astype(angle.dtype)
+    c, s = jnp.cos(angle)[:, None] * member, -jnp.sin(angle)[:, None] * member  # q side i
+    x, y = found.eigenvectors.real, found.eigenvectors.imag
+    real = jnp.einsum("qsi,qnia->sqna", c, x) - jnp.einsum("qsi,qnia->sqna", s, y)
+    imaginary = jnp.einsum("qsi,qnia->sqna", s, x) + jnp.einsum("qsi,qnia->sqna", c, y)
+
+    def inner(a, b):
+        return jnp.sum(real[a] * real[b] + imaginary[a] * imaginary[b], axis=-1)
+
+    means = block_mean(jnp.stack([inner(0, 1), inner(0, 0), inner(1, 1)], axis=-1), blocks)
     defined = jnp.all(means[..., 1:] >= _UNDEFINED**2, axis=-1)
     norm = jnp.where(defined, means[..., 1] * means[..., 2], 1.0)
     values = jnp.where(defined, means[..., 0] / jnp.sqrt(norm), jnp.nan)

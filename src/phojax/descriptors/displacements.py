@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from phojax.modes import (
     Modes,
     atomic_weights,
+    padding_modes,
     shift_of,
     translations,
     without_translations,
@@ -62,10 +63,11 @@ def oscillators(found: Modes, floor: Scalar) -> Oscillators:
         floor: λ in eV Å⁻² amu⁻¹ up to which a mode is left out. There is no default: whether an
             imaginary mode may be ignored is physics (`units.eigenvalue_from_THz` converts).
     """
-    rigid = translations(found)
-    imaginary = (found.eigenvalues <= floor) & ~rigid
-    lost = jnp.sum(found.weights * jnp.mean(imaginary, axis=1)) / jnp.sum(found.weights)
-    return Oscillators(~rigid & ~imaginary, rigid, imaginary, lost)
+    rigid, real = translations(found), ~padding_modes(found)
+    imaginary = (found.eigenvalues <= floor) & ~rigid & real
+    share = jnp.sum(imaginary, axis=1) / jnp.sum(real)
+    lost = jnp.sum(found.weights * share) / jnp.sum(found.weights)
+    return Oscillators(~rigid & ~imaginary & real, rigid, imaginary, lost)
 
 
 def oscillator_variance(
@@ -108,19 +110,24 @@ def displacement_tensor(
         temperature: T ≥ 0 in K.
         kept: `oscillators(...).kept`.
     """
-    share = found.weights[:, None] * _variance(found, temperature, kept)
+    return displacement_tensors(found, jnp.asarray(temperature, float)[None], kept)[0]
+
+
+def displacement_tensors(
+    found: Modes, temperatures: Float[Array, " T"], kept: Bool[Array, "q mode"]
+) -> Float[Array, "T atom 3 3"]:
+    """Return U of eq. (1) in Å² at several temperatures; see `displacement_tensor`."""
+    share = jax.vmap(lambda T: found.weights[:, None] * _variance(found, T, kept))(temperatures)
     x, y = found.eigenvectors.real, found.eigenvectors.imag
-
-    def summed(a, b):
-        each = x[..., a] * x[..., b] + y[..., a] * y[..., b]
-        return jnp.sum(share[:, :, None] * each, axis=(0, 1))
-
-    # Six sums of products: einsum would first copy the eigenvectors into another order.
-    xx, yy, zz, yz, xz, xy = (
-        summed(*ab) for ab in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
-    )
-    U = jnp.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], axis=-1).reshape(-1, 3, 3)
-    return U / found.masses[:, None, None]
+    # Six products: einsum would first copy the eigenvectors into another order.
+    products = [
+        (x[..., a] * x[..., b] + y[..., a] * y[..., b]).reshape(-1, x.shape[2])
+        for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+    ]
+    share = share.reshape(share.shape[0], -1)
+    xx, yy, zz, yz, xz, xy = (share @ product for product in products)
+    U = jnp.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], axis=-1)
+    return U.reshape(*U.shape[:2], 3, 3) / found.masses[:, None, None]
 
 
 def displacement_tensor_from_matrices(
@@ -130,6 +137,8 @@ def displacement_tensor_from_matrices(
     crystal: Structure,
     temperature: Scalar,
     floor: Scalar,
+    *,
+    free: bool = True,
 ) -> Float[Array, "atom 3 3"]:
     """Return U of eq. (1) in Å² as a matrix function of D.
 
@@ -143,8 +152,9 @@ def displacement_tensor_from_matrices(
         temperature: T ≥ 0 in K.
         floor: Modes with λ ≤ floor (eV Å⁻² amu⁻¹) are left out; `eigenvalue_count_below` tells
             how many they are.
+        free: Whether the crystal may move as a whole (`ForceConstants.free`).
     """
-    shifted, T = without_translations(D, q, crystal)
+    shifted, T = without_translations(D, q, crystal, free)
     g = atomic_blocks(matrix_function(variance_above, shifted, temperature, floor))
     T = T.reshape(T.shape[0], -1, 3, 3)
     rigid = jnp.einsum("qiac,qibc->qiab", T, T.conj()).real

@@ -111,6 +111,8 @@ def moments_from_matrices(
     crystal: Structure,
     groups: Bool[Array, "group atom"],
     floor: Scalar,
+    *,
+    free: bool = True,
 ) -> Moments:
     """Return the moments (2), (3) as traces of matrix functions of D.
 
@@ -124,8 +126,9 @@ def moments_from_matrices(
         crystal: The primitive cell.
         groups: The sets S.
         floor: Modes with λ ≤ floor (eV Å⁻² amu⁻¹) are left out.
+        free: Whether the crystal may move as a whole (`ForceConstants.free`).
     """
-    shifted, T = without_translations(D, q, crystal)
+    shifted, T = without_translations(D, q, crystal, free)
     s = shift_of(D)[:, None, None]
     rigid = T @ dagger(T)
 

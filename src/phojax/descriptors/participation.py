@@ -9,25 +9,32 @@ Source: Bell, Dean, Hibbins-Butler, J. Phys. C 3, 2111 (1970).
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
-def participation_ratio(weights: Float[Array, "*modes atom"]) -> Float[Array, "*modes"]:
+def participation_ratio(
+    weights: Float[Array, "*modes atom"], count: Int[Array, ""] | int | None = None
+) -> Float[Array, "*modes"]:
     """Return P of eq. (1), the number of atoms in the mode over the number of atoms.
 
     Args:
         weights: From `modes.atomic_weights`.
+        count: N, where some of the atoms are padding.
     """
-    return jnp.sum(weights, axis=-1) ** 2 / (weights.shape[-1] * jnp.sum(weights**2, axis=-1))
+    count = weights.shape[-1] if count is None else count
+    return jnp.sum(weights, axis=-1) ** 2 / (count * jnp.sum(weights**2, axis=-1))
 
 
 def participation_ratio_mass_weighted(
-    weights: Float[Array, "*modes atom"], masses: Float[Array, " atom"]
+    weights: Float[Array, "*modes atom"],
+    masses: Float[Array, " atom"],
+    count: Int[Array, ""] | int | None = None,
 ) -> Float[Array, "*modes"]:
     """Return P_m of eq. (2).
 
     Args:
         weights: From `modes.atomic_weights`.
         masses: amu; only their ratios matter.
+        count: N, where some of the atoms are padding.
     """
-    return participation_ratio(weights / masses)
+    return participation_ratio(weights / masses, count)
