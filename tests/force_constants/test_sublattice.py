@@ -16,9 +16,12 @@ from phonopy_reference import (
     triclinic,
 )
 
+import phojax.modes
+from phojax import dynmat
 from phojax.checks import InputError
-from phojax.dynmat import dynamical_matrices, interpolation
+from phojax.dynmat import interpolation
 from phojax.force_constants import force_constants
+from phojax.force_constants.container import nearest_images
 from phojax.force_constants.sublattice import (
     frozen,
     frozen_matrices,
@@ -28,12 +31,15 @@ from phojax.force_constants.sublattice import (
     removed,
 )
 from phojax.force_constants.sum_rules import permuted
-from phojax.modes import modes
 from phojax.nac import born_charges
 from phojax.structure import structure, supercell
 from phojax.units import THZ
 
 pytestmark = pytest.mark.filterwarnings("ignore:Warning. Point group symmetries")
+
+# Compiled: operation by operation each test would compile dozens of small programs.
+dynamical_matrices = jax.jit(dynmat.dynamical_matrices)
+modes = jax.jit(phojax.modes.modes)
 
 QS = jnp.asarray(np.random.default_rng(4).uniform(-0.5, 0.5, (6, 3)))
 A, NA, CL = 5.6, 22.99, 35.45
@@ -69,7 +75,7 @@ def salt(along, across, second=0.0):
 
 
 def eigenvalues(constants, q=QS):
-    return np.asarray(jnp.linalg.eigvalsh(dynamical_matrices(constants, q)))
+    return np.linalg.eigvalsh(dynamical_matrices(constants, q))
 
 
 def test_atom_in_a_fixed_cage_is_an_einstein_oscillator():
@@ -175,6 +181,7 @@ def test_relaxed_in_real_space_is_exact_where_the_supercell_is(crystal):
     np.testing.assert_allclose(part.values, permuted(part.values, part.supercell), atol=1e-13)
 
 
+@pytest.mark.slow
 def test_dipoles_of_the_atoms_that_move():
     """With the charges of the kept atoms alone, D(q) is the block of the whole, dipoles and all."""
     constants = converted(triclinic())
@@ -220,16 +227,36 @@ def test_bodies_that_are_no_pairs_keep_the_sum_rule():
 @pytest.mark.parametrize("limit", [frozen, removed, relaxed])
 def test_differentiable_in_the_values(limit):
     constants = converted(triclinic())
+    cells = constants.supercell
 
-    def trace(values):
-        part = limit(force_constants(values, constants.supercell), "Na")
-        return jnp.sum(jnp.abs(dynamical_matrices(part, QS)) ** 2)
+    @jax.jit
+    def trace(values, masses):
+        crystal = replace(cells.primitive, masses=masses)
+        given = replace(constants, values=values, supercell=replace(cells, primitive=crystal))
+        return jnp.sum(jnp.abs(dynamical_matrices(limit(given, "Na"), QS)) ** 2)
 
-    step = jnp.asarray(np.random.default_rng(2).normal(size=constants.values.shape))
+    rng = np.random.default_rng(2)
+    at = constants.values, cells.primitive.masses
+    step = [jnp.asarray(rng.normal(size=x.shape)) for x in at]
+    slopes = jax.jit(jax.grad(trace, argnums=(0, 1)))(*at)
+    slope = sum(jnp.sum(a * b) for a, b in zip(slopes, step, strict=True))
     h = 1e-5
-    slope = jnp.sum(jax.grad(trace)(constants.values) * step)
-    up, down = (trace(constants.values + s * h * step) for s in (1, -1))
+    up, down = (trace(*(a + s * h * b for a, b in zip(at, step, strict=True))) for s in (1, -1))
     np.testing.assert_allclose(slope, (up - down) / (2 * h), rtol=1e-7)
+
+
+def test_images_are_those_of_the_smaller_crystal(crystal):
+    phonon, chosen, _ = crystal
+    part = frozen(converted(phonon), chosen)
+    # Found anew: the same entries.
+    anew = nearest_images(part.supercell)
+
+    def entries(images):
+        R = np.asarray(images.lattice)[np.asarray(images.at)]
+        rows = np.column_stack([images.row, images.column, R, images.share])
+        return rows[np.lexsort(rows.T)]
+
+    np.testing.assert_allclose(entries(part.images), entries(anew), atol=1e-15)
 
 
 def test_bad_selections():

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Int
 
 from phojax.checks import fail
-from phojax.force_constants.container import ForceConstants, force_constants
+from phojax.force_constants.container import ForceConstants, Images
 from phojax.force_constants.sum_rules import projected
 from phojax.spectral import dagger, hermitian_part
 from phojax.structure import Structure, Supercell, supercell
@@ -40,7 +40,7 @@ Selection = str | Sequence[int]
 def frozen(constants: ForceConstants, held: Selection) -> ForceConstants:
     """Return the force constants of the other atoms with `held` fixed in place, eq. (1).
 
-    Differentiable in the values, the cells held constant.
+    Differentiable in the values and masses; under jit the images and numbers must be concrete.
 
     Args:
         constants: eV/Å².
@@ -56,7 +56,7 @@ def frozen(constants: ForceConstants, held: Selection) -> ForceConstants:
 def removed(constants: ForceConstants, gone: Selection) -> ForceConstants:
     """Return the force constants of the other atoms without `gone`, eq. (2).
 
-    Differentiable in the values, the cells held constant.
+    Differentiable in the values and masses; under jit the images and numbers must be concrete.
 
     Args:
         constants: eV/Å².
@@ -80,8 +80,8 @@ def relaxed(constants: ForceConstants, followers: Selection) -> ForceConstants:
     """Return the force constants of the other atoms while `followers` are at rest, eq. (3).
 
     Exact at the q-points commensurate with the supercell; between them it is interpolated as all
-    force constants are (`relaxed_matrices` is exact everywhere). Differentiable in the values,
-    the cells held constant.
+    force constants are (`relaxed_matrices` is exact everywhere). Differentiable in the values and
+    masses; under jit the images and numbers must be concrete.
 
     Args:
         constants: eV/Å².
@@ -99,9 +99,8 @@ def relaxed(constants: ForceConstants, followers: Selection) -> ForceConstants:
     effective = _schur(matrices, _rows(kept), _rows(np.setdiff1d(np.arange(n), kept)))
     effective = effective.reshape(copies, len(kept), 3, len(kept), 3)
     values = jnp.einsum("qiajb,qL->ijLab", effective, phases.conj()).real / copies
-    cells = _smaller(constants.supercell, kept)
     values = values.reshape(len(kept), len(kept) * copies, 3, 3)
-    return replace(force_constants(values, cells), free=constants.free)
+    return replace(_restricted(constants, kept), values=values)
 
 
 def frozen_matrices(
@@ -182,10 +181,28 @@ def _smaller(cells: Supercell, kept: np.ndarray) -> Supercell:
 
 
 def _restricted(constants: ForceConstants, kept: np.ndarray) -> ForceConstants:
-    copies = len(constants.supercell.images)
+    cells = constants.supercell
+    copies = len(cells.images)
     columns = (kept[:, None] * copies + np.arange(copies)).reshape(-1)
     values = constants.values[kept[:, None], columns]
-    return force_constants(values, _smaller(constants.supercell, kept))
+    return ForceConstants(values, _smaller(cells, kept), _restricted_images(constants, kept))
+
+
+def _restricted_images(constants: ForceConstants, kept: np.ndarray) -> Images:
+    """Return the nearest images of the pairs kept: which they are depends on no other atom."""
+    copies = len(constants.supercell.images)
+    whole = constants.images
+    row, column = np.asarray(whole.row), np.asarray(whole.column)
+    inside = np.isin(row, kept) & np.isin(column // copies, kept)
+    row, column = row[inside], column[inside]
+    at, new_at = np.unique(np.asarray(whole.at)[inside], return_inverse=True)
+    return Images(
+        jnp.asarray(np.asarray(whole.lattice)[at]),
+        jnp.asarray(np.searchsorted(kept, row), jnp.int32),
+        jnp.asarray(np.searchsorted(kept, column // copies) * copies + column % copies, jnp.int32),
+        jnp.asarray(new_at, jnp.int32),
+        jnp.asarray(np.asarray(whole.share)[inside]),
+    )
 
 
 def _schur(
