@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float
 from scipy import constants as _si
 
-from phojax.modes import Modes, at_gamma, shift_of, without_translations
+from phojax.modes import Spectrum, at_gamma, shift_of, without_translations
 from phojax.pytree import pytree
 from phojax.spectral import Scalar, trace_function
 from phojax.structure import Structure
@@ -77,7 +77,7 @@ def oscillator_heat_capacity(
 
 
 def thermodynamics(
-    found: Modes, temperature: Scalar, kept: Bool[Array, "q mode"]
+    found: Spectrum, temperature: Scalar, kept: Bool[Array, "q mode"]
 ) -> Thermodynamics:
     """Return F, S and C from modes; vmap over temperatures.
 
@@ -104,6 +104,7 @@ def thermodynamics_from_matrices(
     crystal: Structure,
     temperature: Scalar,
     floor: Scalar,
+    free: bool = True,
 ) -> Thermodynamics:
     """Return F, S and C as traces of matrix functions of D.
 
@@ -117,9 +118,10 @@ def thermodynamics_from_matrices(
         crystal: The primitive cell.
         temperature: T ≥ 0 in K.
         floor: Modes with λ ≤ floor (eV Å⁻² amu⁻¹) are left out.
+        free: Whether there are translations at Γ; not where atoms are held (static).
     """
-    shifted, _ = without_translations(D, q, crystal)
-    s, rigid = shift_of(D), jnp.where(at_gamma(q), 3, 0)
+    shifted, _ = without_translations(D, q, crystal, free)
+    s, rigid = shift_of(D), jnp.where(at_gamma(q) & free, 3, 0)
 
     def summed(f):
         def above(eigenvalue, temperature, floor):
