@@ -94,7 +94,13 @@ def acoustics(force_constants: ForceConstants | Interpolation) -> Acoustics:
     Q = np.zeros((len(T), real.sum() - 3))
     Q[real] = np.linalg.qr(T[real], mode="complete")[0][:, 3:]
 
-    at_gamma = _matrices(held, np.zeros((1, 3)))[0].real
+    cell = np.asarray(crystal.cell, float)
+    reach = np.linalg.norm(np.asarray(held.lattice) @ cell, axis=1).max()
+    length = _STEP / max(float(reach), float(np.linalg.norm(cell, axis=1).max()))
+    n = _directions(24)
+    q = length * np.concatenate([np.zeros((1, 3)), n, 2 * n]) @ cell.T / (2 * np.pi)
+    D = np.asarray(_matrices(held, jnp.asarray(q)))
+    at_gamma = D[0].real
     drift = at_gamma @ T
     largest = np.abs(np.asarray(held.values)).max() / masses[masses > 0].min()
     if np.abs(drift).max() > _DRIFT * largest:
@@ -103,7 +109,6 @@ def acoustics(force_constants: ForceConstants | Interpolation) -> Acoustics:
             "none",
             "Enforce the sum rule first (force_constants.sum_rules.enforced)",
         )
-    cell = np.asarray(crystal.cell, float)
     dielectric = np.eye(3)
     if held.dipoles is not None:
         born = held.dipoles.born
@@ -113,10 +118,7 @@ def acoustics(force_constants: ForceConstants | Interpolation) -> Acoustics:
         optical = Q.T @ at_gamma @ Q
         dielectric = np.asarray(born.dielectric) + factor * Z.T @ np.linalg.solve(optical, Z)
 
-    reach = np.linalg.norm(np.asarray(held.lattice) @ cell, axis=1).max()
-    length = _STEP / max(float(reach), float(np.linalg.norm(cell, axis=1).max()))
-    n = _directions(24)
-    C = _condensed(held, length * np.concatenate([n, 2 * n]), T, Q, drift) / length**2
+    C = _condensed(D[1:], T, Q, drift) / length**2
     # What is left of order |q|⁴ in C goes by Richardson's extrapolation.
     C = (4 * C[: len(n)] - C[len(n) :] / 4) / 3
     left = _monomials(n)
@@ -236,20 +238,16 @@ def gamma_cell_correction(
     return (integral / volume - summed / n.prod()) / found.mass
 
 
+@jax.jit
 def _matrices(held, q):
-    def solve(q):
+    def at(q):
         return dynamical_matrices(held, q)
 
-    # Always the same number of rows: one compilation.
-    rows = min(chunk_size(held.crystal), 48)
-    filled = np.concatenate([q, np.zeros((-len(q) % rows, 3))])
-    return np.asarray(jax.jit(in_chunks, static_argnums=(0, 2))(solve, filled, rows))[: len(q)]
+    return in_chunks(at, q, chunk_size(held.crystal))
 
 
-def _condensed(held, q, T, Q, drift):
-    """Return C of eq. (1), (k, 3, 3), for (k, 3) Cartesian q; what `drift` is at Γ taken off."""
-    fractional = q @ np.asarray(held.crystal.cell, float).T / (2 * np.pi)
-    D = _matrices(held, fractional)
+def _condensed(D, T, Q, drift):
+    """Return C of eq. (1), (k, 3, 3), of (k, mode, mode) D; what `drift` is at Γ taken off."""
     TDT = T.T @ D @ T - T.T @ drift
     QDT = Q.T @ D @ T - Q.T @ drift
     C = TDT - QDT.conj().swapaxes(1, 2) @ np.linalg.solve(Q.T @ D @ Q, QDT)
