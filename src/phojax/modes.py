@@ -21,7 +21,7 @@ in second order of what is missing).
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -39,11 +39,26 @@ from phojax.dynmat import (
 )
 from phojax.force_constants.container import ForceConstants
 from phojax.pytree import pytree
-from phojax.spectral import DEGENERATE, dagger, eigenpairs
+from phojax.spectral import DEGENERATE, dagger, eigenpairs, eigenvalues
 from phojax.structure import Structure
 from phojax.units import frequency_THz
 
 _AT_GAMMA = 1e-8  # fractional distance from a reciprocal lattice vector
+
+
+@runtime_checkable
+class Spectrum(Protocol):
+    """Eigenvalues at weighted points: `Modes`, or a table that left the eigenvectors behind."""
+
+    @property
+    def weights(self) -> Float[Array, " q"]:
+        """Weights of the points."""
+        ...
+
+    @property
+    def eigenvalues(self) -> Float[Array, "q mode"]:
+        """λ = ω², signed, eV Å⁻² amu⁻¹."""
+        ...
 
 
 @pytree(static=("free",))
@@ -154,31 +169,47 @@ def eigenpairs_at(
 
     Rows of padding come last, with λ above the spectrum.
     """
-    D = with_padding_above(D, crystal)
-    if not free:
-        return eigenpairs(D)
-    gamma = at_gamma(q)
+    return eigenpairs_apart(*apart_from_translations(D, q, crystal, free))
 
-    def plain(D):
-        return eigenpairs(D)
+
+def apart_from_translations(
+    D: Complex[Array, "q mode mode"], q: Float[Array, "q 3"], crystal: Structure, free: bool = True
+) -> tuple[Complex[Array, "q mode mode"], Complex[Array, "q mode 3"]]:
+    """Return D with its padding above the spectrum, and T, zero where there are no translations."""
+    D = with_padding_above(D, crystal)
+    return D, jnp.where((at_gamma(q) & free)[:, None, None], translation_vectors(q, crystal), 0)
+
+
+def eigenpairs_apart(
+    D: Complex[Array, "q mode mode"], T: Complex[Array, "q mode 3"]
+) -> tuple[Float[Array, "q mode"], Complex[Array, "q mode mode"]]:
+    """Return λ, ascending, and e (columns) of matrices from `apart_from_translations`."""
 
     def apart(D):
-        shifted, T = without_translations(D, q, crystal)
-        eigenvalues, E = eigenpairs(shifted)
-        own = jnp.einsum("qai,qab,qbi->qi", T.conj(), D, T).real
-        # s lies above the spectrum, so the translations come last; back to ascending order.
-        rest = eigenvalues[:, :-3]
-        returned = jnp.concatenate([rest, own], axis=1)
-        returned = jnp.where(gamma[:, None], returned, eigenvalues)
-        E = jnp.where(gamma[:, None, None], jnp.concatenate([E[:, :, :-3], T], axis=2), E)
-        order = jnp.argsort(returned, axis=1)
-        return (
-            jnp.take_along_axis(returned, order, axis=1),
-            jnp.take_along_axis(E, order[:, None, :], axis=2),
-        )
+        return translations_returned(*eigenpairs(moved_up(D, T)), D, T)
 
     # Most chunks of a mesh do not hold Γ and are spared the extra work.
-    return jax.lax.cond(jnp.any(gamma), apart, plain, D)
+    return jax.lax.cond(jnp.any(T != 0), apart, lambda D: tuple(eigenpairs(D)), D)
+
+
+def translations_returned(
+    values: Float[Array, "q mode"],
+    E: Complex[Array, "q mode mode"],
+    D: Complex[Array, "q mode mode"],
+    T: Complex[Array, "q mode 3"],
+) -> tuple[Float[Array, "q mode"], Complex[Array, "q mode mode"]]:
+    """Return the eigenpairs of D' (`moved_up`) with the translations at their own place."""
+    gamma = jnp.any(T != 0, axis=(1, 2))
+    own = jnp.einsum("qai,qab,qbi->qi", T.conj(), D, T).real
+    # s lies above the spectrum, so the translations come last; back to ascending order.
+    returned = jnp.concatenate([values[:, :-3], own], axis=1)
+    returned = jnp.where(gamma[:, None], returned, values)
+    E = jnp.where(gamma[:, None, None], jnp.concatenate([E[:, :, :-3], T], axis=2), E)
+    order = jnp.argsort(returned, axis=1)
+    return (
+        jnp.take_along_axis(returned, order, axis=1),
+        jnp.take_along_axis(E, order[:, None, :], axis=2),
+    )
 
 
 def with_padding_above(
@@ -201,11 +232,17 @@ def without_translations(
     f(D') − f(s) TT† (`shift_of` gives s) is f(D) without them. Differentiable in D and masses.
     Without translations at all (not `free`) D' is D.
     """
-    T = jnp.where((at_gamma(q) & free)[:, None, None], translation_vectors(q, crystal), 0)
+    D, T = apart_from_translations(D, q, crystal, free)
+    return moved_up(D, T), T
+
+
+def moved_up(
+    D: Complex[Array, "q mode mode"], T: Complex[Array, "q mode 3"]
+) -> Complex[Array, "q mode mode"]:
+    """Return D' = D − DTT† − T(DT)† + T (T†DT + s) T† of eq. (2), one thin product."""
     DT = D @ T
     inner = dagger(T) @ DT + shift_of(D)[:, None, None] * jnp.eye(3)
-    # D' = D − DTT† − T(DT)† + T (T†DT + s) T†, one thin product.
-    return D + (T @ inner - DT) @ dagger(T) - T @ dagger(DT), T
+    return D + (T @ inner - DT) @ dagger(T) - T @ dagger(DT)
 
 
 def shift_of(D: Complex[Array, "q mode mode"]) -> Float[Array, " q"]:
@@ -283,6 +320,16 @@ def degenerate_blocks(
     steps = jnp.diff(eigenvalues, axis=-1) > tolerance * width
     first = jnp.zeros((eigenvalues.shape[0], 1), jnp.int32)
     return jnp.concatenate([first, jnp.cumsum(steps, axis=-1, dtype=jnp.int32)], axis=-1)
+
+
+def spectrum_width(held: Interpolation) -> Float[Array, ""]:
+    """Return the range of λ over Γ and the seven points halfway to reciprocal lattice vectors.
+
+    An estimate that does not depend on the q-points of a calculation, for `degenerate_blocks`.
+    """
+    corners = [[a, b, c] for a in (0, 0.5) for b in (0, 0.5) for c in (0, 0.5)]
+    values = eigenvalues(dynamical_matrices(held, jnp.asarray(corners)))
+    return jnp.max(values) - jnp.min(values)
 
 
 def block_sum(

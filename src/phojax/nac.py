@@ -62,12 +62,14 @@ class Dipoles:
     Attributes:
         born: Neutral charges.
         reciprocal: G in units of the reciprocal vectors.
+        counted: 1 for each G, 0 for padding.
         reduction: q @ reduction is q in units of a reduced basis of the reciprocal lattice.
         damping: Λ in Å⁻¹.
     """
 
     born: BornCharges
     reciprocal: Int[Array, "G 3"]
+    counted: Float[Array, " G"]
     reduction: Int[Array, "3 3"]
     damping: Float[Array, ""]
 
@@ -161,7 +163,23 @@ def dipoles(born: BornCharges, crystal: Structure, points: int = _POINTS) -> Dip
     G = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     G = G[np.linalg.norm(G @ basis @ root, axis=1) < limit]
     return Dipoles(
-        born, jnp.asarray(G, jnp.int32), jnp.asarray(reduction, jnp.int32), jnp.asarray(damping)
+        born,
+        jnp.asarray(G, jnp.int32),
+        jnp.ones(len(G)),
+        jnp.asarray(reduction, jnp.int32),
+        jnp.asarray(damping),
+    )
+
+
+def padded_dipoles(charged: Dipoles, atoms: int, points: int) -> Dipoles:
+    """Return the dipoles with atoms without charge and G of no weight appended, for batches."""
+    born, extra = charged.born, points - len(charged.reciprocal)
+    Z = np.pad(born.charges, ((0, atoms - len(born.charges)), (0, 0), (0, 0)))
+    return replace(
+        charged,
+        born=replace(born, charges=jnp.asarray(Z)),
+        reciprocal=jnp.asarray(np.pad(charged.reciprocal, ((0, extra), (0, 0)))),
+        counted=jnp.asarray(np.pad(charged.counted, (0, extra))),
     )
 
 
@@ -235,7 +253,7 @@ def _pair_sums(charged, crystal, q, directions) -> Complex[Array, "q i j 3 3"]:
             zero, jnp.where(given, 1 / jnp.where(given, length, 1.0), 0.0)[:, None], weight
         )
         K = jnp.where(zero[:, :, None], n[:, None], K)
-    products = weight[:, :, None] * jnp.stack(
+    products = (weight * charged.counted)[:, :, None] * jnp.stack(
         [K[..., a] * K[..., b] for a, b in _VOIGT], axis=-1
     )  # q G 6
     n = len(crystal)

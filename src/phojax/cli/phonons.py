@@ -325,7 +325,7 @@ def _computed(
         progress("modes and descriptors", 0, 0)
         row = row_from_force_constants(
             job.name, given.force_constants, settings, given.source,
-            given.born is not None, given.notes,
+            given.born, given.notes,
         )  # fmt: skip
         born = given.born
     else:

@@ -13,14 +13,13 @@ with q folded into the first zone is what eq. 9 of the paper amounts to. Its pha
 undefined where a sum vanishes and ambiguous on the zone's boundary; both are reported.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from ase.neighborlist import primitive_neighbor_list
 from jaxtyping import Array, Bool, Float, Int
 
 from phojax.checks import fail
-from phojax.modes import Modes, block_mean, block_sum, degenerate_blocks
-from phojax.neighbors import neighbor_list, pair_capacity
+from phojax.modes import Modes, Spectrum, block_mean, block_sum, degenerate_blocks
 from phojax.pytree import pytree
 from phojax.spectral import Scalar
 from phojax.structure import Structure
@@ -67,17 +66,17 @@ def bonds(crystal: Structure, mobile: Bool[Array, " atom"], cutoff: float = 3.5)
             "mobile ions and a host",
             "Coupling is between the two",
         )
-    listed = jax.jit(neighbor_list, static_argnums=(1, 2))
-    found = listed(crystal, cutoff, pair_capacity(crystal, cutoff))
-    i, j = np.asarray(found.centers.index), np.asarray(found.others.index)
-    kept = np.asarray(found.mask) & moves[i] & ~moves[j]
-    image = np.asarray(found.others.image)[kept]
+    i, j, image = primitive_neighbor_list(
+        "ijS", (True, True, True), np.asarray(crystal.cell), np.asarray(crystal.positions), cutoff
+    )
+    kept = moves[i] & ~moves[j]
+    i, j, image = i[kept], j[kept], image[kept]
     return Bonds(
-        jnp.asarray(i[kept]),
-        jnp.asarray(j[kept]),
-        jnp.asarray(image),
+        jnp.asarray(i, jnp.int32),
+        jnp.asarray(j, jnp.int32),
+        jnp.asarray(image, jnp.int32),
         jnp.ones(len(image)),
-        jnp.asarray(np.unique(i[kept])),
+        jnp.asarray(np.unique(i), jnp.int32),
     )
 
 
@@ -85,12 +84,13 @@ def padded_bonds(among: Bonds, size: int, ions: int) -> Bonds:
     """Return the bonds with some of weight zero appended, for batches of crystals."""
     extra = size - len(among.mobile)
     last = np.asarray(among.ions)[-1:] if len(among.ions) else np.zeros(1, int)
+    every = np.concatenate([among.ions, np.repeat(last, ions - len(among.ions))])
     return Bonds(
         jnp.asarray(np.pad(among.mobile, (0, extra))),
         jnp.asarray(np.pad(among.host, (0, extra))),
         jnp.asarray(np.pad(among.image, ((0, extra), (0, 0)))),
         jnp.asarray(np.pad(among.counted, (0, extra))),
-        jnp.asarray(np.concatenate([among.ions, np.repeat(last, ions - len(among.ions))])),
+        jnp.asarray(every, jnp.int32),
     )
 
 
@@ -194,7 +194,7 @@ def first_zone_shift(
 
 
 def mean_coupling(
-    found: Modes,
+    found: Spectrum,
     couplings: Float[Array, "q mode"],
     displacements: Float[Array, "q mode atom"],
     mobile: Bool[Array, " atom"],

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 
 from phojax.modes import (
     Modes,
+    Spectrum,
     atomic_weights,
     padding_modes,
     shift_of,
@@ -189,7 +190,7 @@ def mode_displacements(
 
 
 def cumulative_displacements(
-    found: Modes,
+    found: Spectrum,
     displacements: Float[Array, "q mode atom"],
     frequencies: Float[Array, " f"],
 ) -> Float[Array, "f atom"]:
@@ -207,7 +208,7 @@ def cumulative_displacements(
 
 
 def share_below(
-    found: Modes, displacements: Float[Array, "q mode atom"], frequency: Scalar = 1.5
+    found: Spectrum, displacements: Float[Array, "q mode atom"], frequency: Scalar = 1.5
 ) -> Float[Array, " atom"]:
     """Return per atom the share of its MSD that modes below a frequency (THz) carry, in [0, 1]."""
     soft = found.eigenvalues < eigenvalue_from_THz(jnp.asarray(frequency, float))

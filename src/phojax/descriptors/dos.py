@@ -67,19 +67,30 @@ def gaussian_dos(
         groups: The sets S, for instance from `species_groups`.
         kept: Modes that count; all if not given.
     """
-    weight = _group_weights(found, groups, kept).reshape(-1, groups.shape[0])
-    nu = found.frequencies_THz.reshape(-1)
+    weight = _group_weights(found, groups, kept)
+    return gaussian_curves(found.frequencies_THz, weight, frequencies, smearing)
+
+
+def gaussian_curves(
+    nu: Float[Array, "q mode"],
+    weight: Float[Array, "q mode group"],
+    frequencies: Float[Array, " f"],
+    smearing: Scalar,
+) -> Float[Array, "group f"]:
+    """Return Σ w N(ν − ν_qn; σ) for weights w W given per mode; units as of `gaussian_dos`."""
+    groups = weight.shape[-1]
+    weight, nu = weight.reshape(-1, groups), nu.reshape(-1)
     spare = -len(nu) % min(_PER_CHUNK, len(nu))
     size = (len(nu) + spare) // min(_PER_CHUNK, len(nu))
     nu = jnp.pad(nu, (0, spare)).reshape(size, -1)
-    weight = jnp.pad(weight, ((0, spare), (0, 0))).reshape(size, -1, groups.shape[0])
+    weight = jnp.pad(weight, ((0, spare), (0, 0))).reshape(size, -1, groups)
 
     def add(curve, part):
         nu, weight = part
         peaks = jnp.exp(-0.5 * ((frequencies - nu[:, None]) / smearing) ** 2)
         return curve + weight.T @ peaks, None
 
-    empty = jnp.zeros((groups.shape[0], len(frequencies)))
+    empty = jnp.zeros((groups, len(frequencies)))
     curve, _ = jax.lax.scan(add, empty, (nu, weight))
     return curve / (smearing * jnp.sqrt(2 * jnp.pi))
 
@@ -95,9 +106,13 @@ def moments(
         kept: Modes that count. Without it imaginary modes count at negative frequencies and the
             translations at 0.
     """
-    weight = _group_weights(found, groups, kept)
+    return weighted_moments(found.frequencies_THz, _group_weights(found, groups, kept))
+
+
+def weighted_moments(nu: Float[Array, "q mode"], weight: Float[Array, "q mode group"]) -> Moments:
+    """Return the moments (2), (3) of frequencies with weights w W given per mode."""
     weight = weight / jnp.sum(weight, axis=(0, 1))
-    nu = found.frequencies_THz[:, :, None]
+    nu = nu[:, :, None]
     centre = jnp.sum(weight * nu, axis=(0, 1))
     apart = nu - centre
     second, third, fourth = (jnp.sum(weight * apart**k, axis=(0, 1)) for k in (2, 3, 4))

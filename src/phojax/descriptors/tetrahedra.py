@@ -119,11 +119,21 @@ def tetrahedron_dos(
         frequencies: Ascending grid in THz.
         groups: What each atom, or each of its directions, counts in each curve.
     """
-    q, mode = found.eigenvalues.shape
     share = _shares(found, groups) * found.weights[:, None, None]
-    nu = _frequencies(found).reshape(-1)
+    return tetrahedron_curves(_frequencies(found), share, neighbours, frequencies)
+
+
+def tetrahedron_curves(
+    nu: Float[Array, "q mode"],
+    share: Float[Array, "q mode group"],
+    neighbours: Int[Array, "q 24 4"],
+    frequencies: Float[Array, " f"],
+) -> Float[Array, "group f"]:
+    """Return g_S of eq. (1) for frequencies in THz and shares w W given per mode."""
+    q, mode = nu.shape
     corners = neighbours[:, None] * mode + jnp.arange(mode, dtype=jnp.int32)[:, None, None]
-    return _curves(nu, corners.reshape(q * mode, 24, 4), share.reshape(q * mode, -1), frequencies)
+    corners = corners.reshape(q * mode, 24, 4)
+    return _curves(nu.reshape(-1), corners, share.reshape(q * mode, -1), frequencies)
 
 
 def flat_share(

@@ -63,6 +63,13 @@ class ForceConstants:
         n = self.values.shape[0]
         copies = self.supercell.images.shape[0]
         at = self.images
+        if not any(isinstance(leaf, Tracer) for leaf in (self.values, at.share)):
+            # Nothing to compile: a batch of crystals has as many shapes as members.
+            row, column, place = (np.asarray(x) for x in (at.row, at.column, at.at))
+            out = np.zeros((at.lattice.shape[0], n, n, 3, 3))
+            shared = np.asarray(at.share)[:, None, None] * np.asarray(self.values)[row, column]
+            np.add.at(out, (place, row, column // copies), shared)
+            return jnp.asarray(out)
         empty = jnp.zeros((at.lattice.shape[0], n, n, 3, 3), self.values.dtype)
         shared = at.share[:, None, None] * self.values[at.row, at.column]
         return empty.at[at.at, at.row, at.column // copies].add(shared)

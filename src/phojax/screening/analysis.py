@@ -1,6 +1,11 @@
-"""From force constants to modes and descriptors, on a mesh and along the band path."""
+"""From force constants to modes and descriptors, on a mesh and along the band path.
 
-from dataclasses import dataclass, replace
+One crystal, or many in one padded batch: host side first (meshes, paths, bonds), then all modes on
+the device (`mode_table`), then the sums over them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -9,65 +14,42 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from phojax.brillouin import BandPath, Mesh, band_path, gamma_mesh, mesh_divisions
-from phojax.descriptors.acoustic import AcousticCutoffs, acoustic_cutoffs
-from phojax.descriptors.coupling import bonds, coupling, coupling_paper, mean_coupling
-from phojax.descriptors.displacements import (
-    Oscillators,
-    displacement_tensor,
-    mode_displacements,
-    oscillators,
-    share_below,
-)
+from phojax.descriptors.acoustic import AcousticCutoffs, connected_branches_top
+from phojax.descriptors.coupling import Bonds, bonds, mean_coupling
+from phojax.descriptors.displacements import share_below
 from phojax.descriptors.dos import (
     Moments,
     curve_width,
     dos_overlap,
-    gaussian_dos,
-    moments,
+    gaussian_curves,
     species_groups,
+    weighted_moments,
 )
-from phojax.descriptors.participation import (
-    participation_ratio,
-    participation_ratio_mass_weighted,
-)
+from phojax.descriptors.tetrahedra import tetrahedron_curves, tetrahedron_neighbours
+from phojax.descriptors.thermodynamics import Thermodynamics, thermodynamics
+from phojax.dynmat import Interpolation, interpolation
 from phojax.force_constants import ForceConstants
 from phojax.force_constants.sum_rules import group_average, preserving
-from phojax.modes import Modes, atomic_weights, degenerate_blocks, modes
-from phojax.pytree import pytree
+from phojax.modes import Modes
+from phojax.nac import BornCharges
+from phojax.screening.mode_table import (
+    ModeTable,
+    Points,
+    Shape,
+    Solved,
+    Subject,
+    points_at_a_time,
+    shape_of,
+    solved_modes,
+    width_of,
+)
 from phojax.screening.settings import PhononSettings
 from phojax.symmetry import SpaceGroup, symmetrized_tensors
-from phojax.units import THZ, eigenvalue_from_THz
+from phojax.units import eigenvalue_from_THz, frequency_THz
 
 _SYMMETRIC = 1e-8  # relative distance from the group average up to which a mesh is reduced
 _GRID_POINTS = 801
-
-
-@pytree()
-class ModeTable:
-    """Modes with what is known of each.
-
-    Attributes:
-        modes: On a mesh or a path.
-        displacements: (temperature, q, mode, atom) mode-resolved MSD in Å², without weights.
-        participation: (q, mode) of eigenvectors.
-        participation_mass_weighted: (q, mode) of displacements.
-        coupling: (q, mode) of mobile ions and host; NaN where undefined.
-        coupling_paper: (q, mode) the paper's form.
-        on_boundary: (q,) where the paper's form is ambiguous.
-    """
-
-    modes: Modes
-    displacements: np.ndarray
-    participation: np.ndarray
-    participation_mass_weighted: np.ndarray
-    coupling: np.ndarray
-    coupling_paper: np.ndarray
-    on_boundary: np.ndarray
-
-    @property
-    def frequencies_THz(self) -> np.ndarray:
-        """(q, mode) in THz, negative for imaginary modes."""
-        return _frequencies(self.modes)
+_SUMS = 2  # over the mesh and over the coarse mesh
 
 
 @dataclass(frozen=True)
@@ -80,8 +62,7 @@ class Analysis:
         reduced_by_symmetry: Whether space group operations reduced the mesh (else time reversal).
         on_mesh: Modes of the mesh with their descriptors.
         on_path: Modes of the path with their descriptors.
-        oscillators: Which modes of the mesh count.
-        translations_on_path: (q, mode) rigid translations.
+        path_modes: The path with its eigenvectors.
         tensors: (temperature, atom, 3, 3) U in Å², star-averaged.
         tensors_coarse: The same on a mesh of half the divisions, for the error of the mesh.
         coarse: That mesh.
@@ -91,6 +72,7 @@ class Analysis:
         sums: Of the mesh.
         cutoffs: The acoustic cutoff by three definitions.
         mobile: (atom,) which atoms are mobile.
+        held: The force constants as they were interpolated.
     """
 
     mesh: Mesh
@@ -98,8 +80,7 @@ class Analysis:
     reduced_by_symmetry: bool
     on_mesh: ModeTable
     on_path: ModeTable
-    oscillators: Oscillators
-    translations_on_path: np.ndarray
+    path_modes: Modes
     tensors: np.ndarray
     tensors_coarse: np.ndarray
     coarse: Mesh
@@ -109,17 +90,21 @@ class Analysis:
     sums: "MeshSums"
     cutoffs: AcousticCutoffs
     mobile: np.ndarray
+    held: Interpolation
 
 
 class MeshSums(NamedTuple):
     """Sums over the modes of a mesh.
 
     Attributes:
-        dos: (group, frequency) per THz and cell.
+        dos: (group, frequency) per THz and cell, smeared.
+        dos_tetrahedron: The same by linear tetrahedra.
         moments: Of every group.
-        widths: (group,) THz, range where a curve exceeds 1 % of its maximum.
+        widths: (group,) THz, range where a smeared curve exceeds 1 % of its maximum.
+        widths_tetrahedron: Of the curves by tetrahedra.
         overlap: Of the curves of mobile ions and host; NaN without a host.
         overlap_below: The same below 3 THz.
+        thermodynamics: (temperature,) of each.
         share_below: (temperature, atom) of the MSD carried by soft modes.
         coupling_soft: (temperature,) mean coupling of soft modes.
         coupling_acoustic: (temperature,) of modes below the acoustic cutoff.
@@ -128,10 +113,13 @@ class MeshSums(NamedTuple):
     """
 
     dos: jax.Array
+    dos_tetrahedron: jax.Array
     moments: Moments
     widths: jax.Array
+    widths_tetrahedron: jax.Array
     overlap: jax.Array
     overlap_below: jax.Array
+    thermodynamics: Thermodynamics
     share_below: jax.Array
     coupling_soft: jax.Array
     coupling_acoustic: jax.Array
@@ -139,60 +127,16 @@ class MeshSums(NamedTuple):
     coupling_paper_acoustic: jax.Array
 
 
-@jax.jit
-def _modes(constants: ForceConstants, q) -> Modes:
-    return modes(constants, q)
+@dataclass(frozen=True)
+class Planned:
+    """What is known of a crystal before anything is solved."""
 
-
-@jax.jit
-def _oscillators_and_tensors(found: Modes, temperatures, floor):
-    which = oscillators(found, floor)
-    return which, jax.vmap(lambda T: displacement_tensor(found, T, which.kept))(temperatures)
-
-
-@jax.jit
-def _table(found: Modes, temperatures, mobile, among, floor):
-    which = oscillators(found, floor)
-    blocks = degenerate_blocks(found.eigenvalues)
-    weights = atomic_weights(found, blocks)
-    paper = coupling_paper(found, mobile, blocks)
-    nothing = jnp.full(found.eigenvalues.shape, jnp.nan)
-    return (
-        which,
-        jax.vmap(lambda T: mode_displacements(found, T, which.kept, blocks))(temperatures),
-        participation_ratio(weights),
-        participation_ratio_mass_weighted(weights, found.masses),
-        coupling(found, among, blocks) if among is not None else nothing,
-        paper.values,
-        paper.on_boundary,
-    )
-
-
-@jax.jit
-def _sums(table: ModeTable, which: Oscillators, members, mobile, grid, smearing, soft, cutoff):
-    found = table.modes
-    curves = gaussian_dos(found, grid, smearing, members, ~which.translations)
-    of_mobile, of_host = gaussian_dos(
-        found, grid, smearing, jnp.stack([mobile, ~mobile]), ~which.translations
-    )
-
-    def mean(couplings, limit):
-        return jax.vmap(lambda u: mean_coupling(found, couplings, u, mobile, limit))(
-            table.displacements
-        )
-
-    return MeshSums(
-        curves,
-        moments(found, members, which.kept),
-        jax.vmap(lambda curve: curve_width(grid, curve))(curves),
-        dos_overlap(grid, of_mobile, of_host),
-        dos_overlap(grid, of_mobile, of_host, 3.0),
-        jax.vmap(lambda u: share_below(found, u, soft))(table.displacements),
-        mean(table.coupling, soft),
-        mean(table.coupling, cutoff),
-        mean(table.coupling_paper, soft),
-        mean(table.coupling_paper, cutoff),
-    )
+    subject: Subject
+    mesh: Mesh
+    coarse: Mesh
+    path: BandPath
+    group: SpaceGroup | None
+    names: list[str]
 
 
 def is_symmetric(constants: ForceConstants, group: SpaceGroup) -> bool:
@@ -210,114 +154,287 @@ def tensors_on(
     mesh: Mesh,
     settings: PhononSettings,
     group: SpaceGroup | None,
-) -> tuple[np.ndarray, Modes, Oscillators]:
+) -> tuple[np.ndarray, ModeTable]:
     """Return U (temperature, atom, 3, 3) in Å² on a mesh, star-averaged, with its modes."""
-    found = replace(_modes(constants, jnp.asarray(mesh.q)), weights=jnp.asarray(mesh.weights))
-    temperatures = jnp.asarray(settings.temperatures, float)
-    which, U = _oscillators_and_tensors(found, temperatures, _floor(settings))
-    return _star_averaged(U, group), found, which
+    subject = _subject(interpolation(constants), settings)[0]
+    points = Points(mesh.q, np.stack([mesh.weights] * _SUMS), np.zeros(mesh.q.shape))
+    [found] = solved_modes([subject], [points], settings.temperatures, _floor(settings))
+    return _star_averaged(found.tensors[0], group), found.table
 
 
-def lowest_frequency(found: Modes, rigid: ArrayLike) -> tuple[float, np.ndarray]:
+def lowest_frequency(found: ModeTable, rigid: ArrayLike) -> tuple[float, np.ndarray]:
     """Return the lowest frequency in THz and its q, the modes marked `rigid` left out."""
-    nu = np.where(np.asarray(rigid), np.inf, _frequencies(found))
+    nu = np.where(np.asarray(rigid), np.inf, found.frequencies_THz)
     at = np.unravel_index(np.argmin(nu), nu.shape)
     return float(nu[at]), np.asarray(found.q)[at[0]]
 
 
-def analysed(constants: ForceConstants, group: SpaceGroup, settings: PhononSettings) -> Analysis:
+def analysed(
+    constants: ForceConstants,
+    group: SpaceGroup,
+    settings: PhononSettings,
+    born: BornCharges | None = None,
+) -> Analysis:
     """Return modes and descriptors of a crystal with these force constants.
 
     Args:
         constants: Φ, in float64.
         group: Space group of the primitive cell; used where Φ has it to rounding.
         settings: Of the calculation.
+        born: Neutral charges, for the non-analytic term.
     """
+    plan = planned_points(constants, group, settings, born)
+    return _analysed_together([plan], settings, None)[0]
+
+
+def planned_points(
+    constants: ForceConstants,
+    group: SpaceGroup,
+    settings: PhononSettings,
+    born: BornCharges | None = None,
+) -> Planned:
+    """Return meshes, path and bonds of a crystal; on the host."""
     crystal = constants.supercell.primitive
-    mobile = np.array([s == settings.mobile for s in crystal.symbols])
-    temperatures = jnp.asarray(settings.temperatures, float)
     divisions = settings.mesh or mesh_divisions(crystal, settings.mesh_spacing)
     usable = group if is_symmetric(constants, group) else None
-    mesh = gamma_mesh(divisions, usable)
-    coarse = gamma_mesh(tuple(max(1, n // 2) for n in divisions), usable)
-    path = band_path(crystal)
+    subject, names = _subject(interpolation(constants, born), settings)
+    return Planned(
+        subject,
+        gamma_mesh(divisions, usable),
+        gamma_mesh(tuple(max(1, n // 2) for n in divisions), usable),
+        band_path(crystal),
+        usable,
+        names,
+    )
 
-    # All q together: one shape to compile, and degenerate blocks by one width.
-    together = _modes(constants, jnp.asarray(np.concatenate([mesh.q, path.q, coarse.q])))
-    among = None
+
+def _subject(held: Interpolation, settings: PhononSettings) -> tuple[Subject, list[str]]:
+    """Return the crystal with its groups: total, each element, mobile ions, host."""
+    crystal = held.crystal
+    mobile = np.array([s == settings.mobile for s in crystal.symbols])
     if mobile.any() and not mobile.all():
         among = bonds(crystal, jnp.asarray(mobile), settings.bond_cutoff)
-        among = among if len(among.mobile) else None
-    parts = _table(together, temperatures, jnp.asarray(mobile), among, _floor(settings))
-    points = np.cumsum([0, len(mesh.q), len(path.q), len(coarse.q)])
-    first, rest = slice(0, points[1]), slice(points[1], points[2])
-    found = replace(_rows(together, first), weights=jnp.asarray(mesh.weights))
-    along = _rows(together, rest)
-    on_mesh, on_path = (
-        ModeTable(modes_, np.asarray(parts[1])[:, rows], *(np.asarray(p)[rows] for p in parts[2:]))
-        for modes_, rows in ((found, first), (along, rest))
-    )
-    which, U = _oscillators_and_tensors(found, temperatures, _floor(settings))
-    # The coarse mesh in the shape of the fine one, filled up with points of no weight.
-    repeated = np.minimum(np.arange(points[2], points[2] + len(mesh.q)), points[3] - 1)
-    weights = np.zeros(len(mesh.q))
-    weights[: len(coarse.q)] = coarse.weights
-    rough = replace(_rows(together, repeated), weights=jnp.asarray(weights))
-    _, U_coarse = _oscillators_and_tensors(rough, temperatures, _floor(settings))
-
+    else:
+        none = jnp.zeros(0, jnp.int32)
+        among = Bonds(none, none, jnp.zeros((0, 3), jnp.int32), jnp.zeros(0), none)
     names, members = species_groups(crystal)
-    nu = _frequencies(found)
-    room = 5 * settings.smearing_THz
-    grid = np.linspace(min(0.0, nu.min()) - room, nu.max() + room, _GRID_POINTS)
-    cutoffs = acoustic_cutoffs(along, [(s.start, s.stop) for s in path.segments], found)
-    sums = _sums(
-        on_mesh, which, members, jnp.asarray(mobile), jnp.asarray(grid),
-        settings.smearing_THz, settings.low_frequency_THz, cutoffs.path,
+    members = np.concatenate([members, mobile[None], ~mobile[None]])
+    return Subject(held, jnp.asarray(mobile), among, jnp.asarray(members), width_of(held)), names
+
+
+def _analysed_together(
+    plans: Sequence[Planned], settings: PhononSettings, shape: Shape | None
+) -> list[Analysis]:
+    """Return the analyses of crystals that are padded to one shape."""
+    subjects = [plan.subject for plan in plans]
+    points = [_mesh_points(plan) for plan in plans]
+    longest = max(len(p.q) for p in points)
+    shape = shape or shape_of(subjects, longest)
+    floor = _floor(settings)
+    chunk = min(points_at_a_time(shape.atoms, shape.crystals), _rounded_up(longest, 16))
+    found = solved_modes(subjects, points, settings.temperatures, floor, chunk=chunk, shape=shape)
+    along = solved_modes(
+        subjects, [_path_points(plan) for plan in plans], settings.temperatures, floor,
+        chunk=chunk, shape=shape, eigenvectors=True,
     )  # fmt: skip
-    return Analysis(
-        mesh=mesh,
-        path=path,
-        reduced_by_symmetry=usable is not None,
-        on_mesh=on_mesh,
-        on_path=on_path,
-        oscillators=which,
-        translations_on_path=np.asarray(parts[0].translations)[rest],
-        tensors=_star_averaged(U, usable),
-        tensors_coarse=_star_averaged(U_coarse, usable),
-        coarse=coarse,
-        groups=names,
-        members=np.asarray(members),
-        grid_THz=grid,
-        sums=jax.tree.map(np.asarray, sums),
-        cutoffs=cutoffs,
-        mobile=mobile,
+    room = 5 * settings.smearing_THz
+    ready = [_ready(plan, a, b, room) for plan, a, b in zip(plans, found, along, strict=True)]
+    sums = _sums_together(plans, ready, settings, shape)
+    return [
+        _finished(plan, r, s, a) for plan, r, s, a in zip(plans, ready, sums, found, strict=True)
+    ]
+
+
+class _Ready(NamedTuple):
+    on_mesh: ModeTable
+    on_path: ModeTable
+    path_modes: Modes
+    cutoffs: AcousticCutoffs
+    grid: np.ndarray
+
+
+def _mesh_points(plan: Planned) -> Points:
+    q = np.concatenate([plan.mesh.q, plan.coarse.q])
+    weights = np.zeros((_SUMS, len(q)))
+    weights[0, : len(plan.mesh.q)] = plan.mesh.weights
+    weights[1, len(plan.mesh.q) :] = plan.coarse.weights
+    return Points(q, weights, np.zeros(q.shape))
+
+
+def _path_points(plan: Planned) -> Points:
+    """Return the path; at Γ each segment approaches along itself."""
+    q, directions = plan.path.q, np.zeros(plan.path.q.shape)
+    for part in plan.path.segments:
+        directions[part] = q[part][-1] - q[part][0]
+    return Points(q, np.zeros((_SUMS, len(q))), directions)
+
+
+def _ready(plan: Planned, found: Solved, along: Solved, room: float) -> _Ready:
+    on_mesh = found.table.rows(slice(0, len(plan.mesh.q)))
+    path_modes = Modes(
+        jnp.asarray(along.table.q),
+        jnp.asarray(along.table.weights),
+        jnp.asarray(along.table.eigenvalues),
+        jnp.asarray(along.eigenvectors),
+        plan.subject.held.crystal,
+        plan.subject.held.free,
+    )
+    nu = on_mesh.frequencies_THz
+    segments = [(s.start, s.stop) for s in plan.path.segments]
+    cutoffs = AcousticCutoffs(
+        path=jnp.asarray(along.table.frequencies_THz[:, :3].max()),
+        connected=connected_branches_top(path_modes, segments),
+        mesh=jnp.asarray(nu[:, :3].max()),
+    )
+    grid = np.linspace(min(0.0, nu.min()) - room, nu.max() + room, _GRID_POINTS)
+    return _Ready(on_mesh, along.table, path_modes, cutoffs, grid)
+
+
+def _sums_together(plans, ready, settings: PhononSettings, shape: Shape) -> list[MeshSums]:
+    """Return the sums of each crystal, tables filled up to one shape with modes of no weight."""
+    points = _rounded_up(max(len(r.on_mesh.q) for r in ready), 64)
+    modes_ = 3 * shape.atoms
+
+    def one(plan: Planned, r: _Ready):
+        table = r.on_mesh
+        more_q, more = points - len(table.q), modes_ - table.eigenvalues.shape[1]
+
+        def pad(values, axis=0, groups=0, **how):
+            widths = [(0, 0)] * axis + [(0, more_q), (0, more)]
+            widths += [(0, 0)] * (values.ndim - len(widths))
+            if groups:
+                widths[-1] = (0, groups - values.shape[-1])
+            return np.pad(values, widths, **how)
+
+        weights = np.pad(table.weights, (0, more_q))
+        neighbours = np.asarray(tetrahedron_neighbours(plan.mesh, plan.subject.held.crystal))
+        columns = {
+            "eigenvalues": pad(table.eigenvalues, mode="edge"),
+            "kept": pad(table.kept),
+            "translations": pad(table.translations),
+            "shares": pad(table.shares, groups=shape.groups),
+            "displacements": pad(table.displacements, 1, groups=shape.atoms),
+            "coupling": pad(table.coupling, constant_values=np.nan),
+            "coupling_paper": pad(table.coupling_paper, constant_values=np.nan),
+        }
+        mobile = np.asarray(plan.subject.mobile)
+        mobile = np.pad(mobile, (0, shape.atoms - len(mobile)))
+        count = len(plan.subject.members)
+        return _Summed(
+            weights=weights,
+            neighbours=np.pad(neighbours, ((0, more_q), (0, 0), (0, 0))),
+            grid=r.grid,
+            mobile=mobile,
+            pair=np.array([count - 2, count - 1]),
+            cutoff=np.asarray(r.cutoffs.path),
+            **columns,
+        )
+
+    together = jax.tree.map(
+        lambda *x: np.stack(x), *(one(*pair) for pair in zip(plans, ready, strict=True))
+    )
+    T = jnp.asarray(settings.temperatures, float)
+    sums = jax.tree.map(
+        np.asarray, _sums(together, T, settings.smearing_THz, settings.low_frequency_THz)
+    )
+    return [jax.tree.map(lambda a, s=s: a[s], sums) for s in range(len(plans))]
+
+
+class _Summed(NamedTuple):
+    weights: ArrayLike
+    eigenvalues: ArrayLike
+    kept: ArrayLike
+    translations: ArrayLike
+    shares: ArrayLike
+    displacements: ArrayLike
+    coupling: ArrayLike
+    coupling_paper: ArrayLike
+    neighbours: ArrayLike
+    grid: ArrayLike
+    mobile: ArrayLike
+    pair: ArrayLike
+    cutoff: ArrayLike
+
+
+@jax.jit
+def _sums(together: _Summed, temperatures, smearing, soft) -> MeshSums:
+    # One crystal after another: the curves of each are large products already.
+    return jax.lax.map(lambda one: _sums_of(one, temperatures, smearing, soft), together)
+
+
+def _sums_of(one: _Summed, temperatures, smearing, soft) -> MeshSums:
+    nu = frequency_THz(one.eigenvalues)
+    share = one.weights[:, None, None] * one.shares
+    shaken = share * ~one.translations[:, :, None]
+    smeared = gaussian_curves(nu, shaken, one.grid, smearing)
+    tetrahedra = tetrahedron_curves(nu, share, one.neighbours, one.grid)
+    widths, widths_tetrahedron = (
+        jax.vmap(lambda curve: curve_width(one.grid, curve))(curves)
+        for curves in (smeared, tetrahedra)
+    )
+    of_mobile, of_host = smeared[one.pair[0]], smeared[one.pair[1]]
+
+    def mean(couplings, limit):
+        return jax.vmap(lambda u: mean_coupling(one, couplings, u, one.mobile, limit))(
+            one.displacements
+        )
+
+    return MeshSums(
+        smeared,
+        tetrahedra,
+        weighted_moments(nu, share * one.kept[:, :, None]),
+        widths,
+        widths_tetrahedron,
+        dos_overlap(one.grid, of_mobile, of_host),
+        dos_overlap(one.grid, of_mobile, of_host, 3.0),
+        jax.vmap(lambda T: thermodynamics(one, T, one.kept))(temperatures),
+        jax.vmap(lambda u: share_below(one, u, soft))(one.displacements),
+        mean(one.coupling, soft),
+        mean(one.coupling, one.cutoff),
+        mean(one.coupling_paper, soft),
+        mean(one.coupling_paper, one.cutoff),
     )
 
 
-def _floor(settings: PhononSettings) -> jax.Array:
-    return eigenvalue_from_THz(jnp.asarray(settings.smallest_THz, float))
+def _finished(plan: Planned, ready: _Ready, sums: MeshSums, found: Solved) -> Analysis:
+    groups = len(plan.names)
+    moments_ = jax.tree.map(lambda m: m[:groups], sums.moments)
+    sums = sums._replace(
+        dos=sums.dos[:groups],
+        dos_tetrahedron=sums.dos_tetrahedron[:groups],
+        moments=moments_,
+        widths=sums.widths[:groups],
+        widths_tetrahedron=sums.widths_tetrahedron[:groups],
+        share_below=sums.share_below[:, : len(plan.subject.mobile)],
+    )
+    return Analysis(
+        mesh=plan.mesh,
+        path=plan.path,
+        reduced_by_symmetry=plan.group is not None,
+        on_mesh=ready.on_mesh,
+        on_path=ready.on_path,
+        path_modes=ready.path_modes,
+        tensors=_star_averaged(found.tensors[0], plan.group),
+        tensors_coarse=_star_averaged(found.tensors[1], plan.group),
+        coarse=plan.coarse,
+        groups=plan.names,
+        members=np.asarray(plan.subject.members)[:groups],
+        grid_THz=ready.grid,
+        sums=sums,
+        cutoffs=ready.cutoffs,
+        mobile=np.asarray(plan.subject.mobile),
+        held=plan.subject.held,
+    )
+
+
+def _rounded_up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
+def _floor(settings: PhononSettings) -> float:
+    return float(eigenvalue_from_THz(jnp.asarray(settings.smallest_THz, float)))
 
 
 def _star_averaged(U, group: SpaceGroup | None) -> np.ndarray:
     U = np.asarray(U)
     return U if group is None else np.stack([symmetrized_tensors(u, group) for u in U])
-
-
-def _rows(found: Modes, rows: slice | np.ndarray) -> Modes:
-    """Return the modes at some q, cut by numpy: every slice of a JAX array is compiled."""
-
-    def cut(values):
-        return jnp.asarray(np.asarray(values)[rows])
-
-    return replace(
-        found,
-        q=cut(found.q),
-        weights=cut(found.weights),
-        eigenvalues=cut(found.eigenvalues),
-        eigenvectors=cut(found.eigenvectors),
-    )
-
-
-def _frequencies(found: Modes) -> np.ndarray:
-    eigenvalues = np.asarray(found.eigenvalues)
-    return THZ * np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues))

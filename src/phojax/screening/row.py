@@ -15,6 +15,7 @@ from phojax.descriptors.displacements import msd_axis
 from phojax.force_constants import ForceConstants
 from phojax.force_constants.hessian import HessianResult
 from phojax.force_constants.sum_rules import Residuals, enforced
+from phojax.nac import BornCharges, is_neutral, neutral
 from phojax.potentials.contract import Potential
 from phojax.relax import Relaxation
 from phojax.screening.analysis import Analysis, ModeTable, analysed, lowest_frequency, tensors_on
@@ -101,7 +102,7 @@ def row_from_force_constants(
     constants: ForceConstants,
     settings: PhononSettings,
     source: str = "",
-    born: bool = False,
+    born: BornCharges | None = None,
     notes: tuple[str, ...] = (),
 ) -> PhononRow:
     """Return the row of a crystal whose force constants are given (from phonopy's files, say).
@@ -111,7 +112,7 @@ def row_from_force_constants(
         constants: Raw or symmetrised.
         settings: Of the calculation; what concerns potentials is not used.
         source: What made them.
-        born: Whether Born charges came along. The non-analytic term is not applied.
+        born: Born charges, for the non-analytic term; as read.
         notes: Remarks of the reader, passed on.
 
     Raises:
@@ -123,23 +124,51 @@ def row_from_force_constants(
     symmetric, residuals = enforced(constants)
     flags: list[str] = []
     remarks = list(notes)
-    if born:
-        flags.append("nac_not_applied")
-        remarks.append(
-            "Born charges are given, but the non-analytic term is not applied: "
-            "longitudinal optic modes near Γ are too low"
-        )
-    else:
-        remarks.append("no Born charges: no non-analytic term (LO-TO splitting)")
+    charges, nac = _charges(born, group, settings, flags, remarks)
     origin = {"source": "force constants", "program": source}
     used = symmetric if settings.sum_rules else constants
-    row = _row(name, used, group, settings, origin, residuals, flags, remarks)
+    row = _row(name, used, group, settings, origin, residuals, flags, remarks, charges)
+    row.record["nac"] = nac
     row.record["force_constants"]["sum_rules_enforced"] = settings.sum_rules
     return row
 
 
-def _row(name, constants, group: SpaceGroup, settings, origin, residuals: Residuals, flags, notes):
-    found = analysed(constants, group, settings)
+def _charges(
+    born: BornCharges | None,
+    group: SpaceGroup,
+    settings: PhononSettings,
+    flags: list[str],
+    notes: list[str],
+) -> tuple[BornCharges | None, dict[str, Any] | None]:
+    """Return the charges to use, made neutral and symmetric, and what that took."""
+    if born is None:
+        notes.append("no Born charges: no non-analytic term (LO-TO splitting)")
+        return None, None
+    if not settings.nac:
+        flags.append("nac_not_applied")
+        notes.append(
+            "Born charges are given, but the non-analytic term was not asked for: "
+            "longitudinal optic modes near Γ are too low"
+        )
+        return None, None
+    charges, removed = neutral(born, group)
+    if not is_neutral(removed):
+        flags.append("born_charges_not_neutral")
+        notes.append(
+            f"Born charges add up to {removed['neutrality']:.2g} e; the excess was taken from "
+            "all atoms alike"
+        )
+    if born.method == "wang":
+        notes.append("the file asks for Wang's interpolation of dipoles; Gonze and Lee's was used")
+    removed_e = {f"{name}_removed_e": value for name, value in removed.items()}
+    return charges, {"method": "Gonze-Lee", **removed_e}
+
+
+def _row(
+    name, constants, group: SpaceGroup, settings, origin, residuals: Residuals, flags, notes,
+    born: BornCharges | None = None,
+):  # fmt: skip
+    found = analysed(constants, group, settings, born)
     crystal = constants.supercell.primitive
     record: dict[str, Any] = {
         "name": name,
@@ -157,7 +186,7 @@ def _row(name, constants, group: SpaceGroup, settings, origin, residuals: Residu
             "residual_permutation_eV_A2": residuals.permutation,
             "residual_translation_eV_A2": residuals.translation,
         },
-        "nac_applied": False,
+        "nac_applied": born is not None,
     }
     record |= _spectrum_record(found, settings, flags, notes)
     record |= _displacement_record(found, settings)
@@ -174,9 +203,9 @@ def _row(name, constants, group: SpaceGroup, settings, origin, residuals: Residu
 
 
 def _spectrum_record(found: Analysis, settings, flags: list[str], notes: list[str]) -> dict:
-    which = found.oscillators
-    on_mesh, q_mesh = lowest_frequency(found.on_mesh.modes, which.translations)
-    on_path, q_path = lowest_frequency(found.on_path.modes, found.translations_on_path)
+    which = found.on_mesh
+    on_mesh, q_mesh = lowest_frequency(which, which.translations)
+    on_path, q_path = lowest_frequency(found.on_path, found.on_path.translations)
     lowest, q = min((on_mesh, q_mesh), (on_path, q_path), key=lambda pair: pair[0])
     stable = lowest >= -settings.stability_THz
     count = int(np.sum(which.imaginary))
@@ -206,7 +235,7 @@ def _spectrum_record(found: Analysis, settings, flags: list[str], notes: list[st
         "excluded": {
             "translations_at_gamma": int(np.sum(which.translations)),
             "imaginary_modes": count,
-            "imaginary_weight": float(which.lost),
+            "imaginary_weight": float(which.weights @ which.imaginary.mean(axis=1)),
         },
         "acoustic_cutoff_THz": float(found.cutoffs.path),
         "acoustic_cutoff_connected_THz": float(found.cutoffs.connected),
@@ -252,6 +281,7 @@ def _dos_record(found: Analysis) -> dict:
         "pdos_skewness": sums.moments.skewness,
         "pdos_kurtosis": sums.moments.kurtosis,
         "pdos_width_THz": sums.widths,
+        "pdos_width_tetrahedron_THz": sums.widths_tetrahedron,
         "pdos_center_to_acoustic_cutoff": sums.moments.centre / float(found.cutoffs.path),
     }
     record: dict[str, Any] = {
@@ -287,7 +317,7 @@ def _arrays(found: Analysis, settings: PhononSettings) -> dict[str, np.ndarray]:
     def of(table: ModeTable, prefix: str) -> dict[str, np.ndarray]:
         mobile = table.displacements[..., found.mobile].mean(axis=-1)
         return {
-            f"{prefix}q": np.asarray(table.modes.q),
+            f"{prefix}q": np.asarray(table.q),
             f"{prefix}frequencies_THz": table.frequencies_THz,
             f"{prefix}msd_mobile_A2": mobile,
             f"{prefix}participation_ratio": table.participation,
@@ -299,7 +329,7 @@ def _arrays(found: Analysis, settings: PhononSettings) -> dict[str, np.ndarray]:
     return {
         **of(found.on_mesh, ""),
         "weights": found.mesh.weights,
-        "counted_as_oscillator": np.asarray(found.oscillators.kept),
+        "counted_as_oscillator": found.on_mesh.kept,
         "temperatures_K": np.asarray(settings.temperatures, float),
         "displacement_tensors_A2": found.tensors,
         **of(found.on_path, "path_"),
@@ -309,6 +339,7 @@ def _arrays(found: Analysis, settings: PhononSettings) -> dict[str, np.ndarray]:
         "dos_frequency_THz": found.grid_THz,
         "dos_groups": np.array(found.groups),
         "dos_per_THz": np.asarray(found.sums.dos),
+        "dos_tetrahedron_per_THz": np.asarray(found.sums.dos_tetrahedron),
     }
 
 
@@ -323,9 +354,9 @@ def _width_sensitivity(
 
     def numbers(constants: ForceConstants) -> np.ndarray:
         """The lowest frequency, then the MSD of the mobile ions at every temperature."""
-        U, found, which = tensors_on(constants, mesh, settings, made.group)
+        U, found = tensors_on(constants, mesh, settings, made.group)
         total = np.trace(U, axis1=-2, axis2=-1)[:, mobile].mean(axis=1)
-        return np.array([lowest_frequency(found, which.translations)[0], *total])
+        return np.array([lowest_frequency(found, found.translations)[0], *total])
 
     def entry(result: HessianResult) -> dict:
         values = numbers(result.force_constants)

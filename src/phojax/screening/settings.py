@@ -27,6 +27,7 @@ class PhononSettings:
         stress_tolerance: eV/Å³.
         relax_steps: Evaluations at most.
         sum_rules: Enforce sum rules and permutation symmetry on force constants read from files.
+        nac: Apply the non-analytic term where Born charges are given.
         symmetry_tolerance: Å.
         stability_THz: Modes below minus this make a crystal unstable.
         smallest_THz: Modes up to this count as no oscillators: rounding of a zero is none.
@@ -50,6 +51,7 @@ class PhononSettings:
     stress_tolerance: float = 1e-4
     relax_steps: int = 300
     sum_rules: bool = True
+    nac: bool = True
     symmetry_tolerance: float = 1e-3
     stability_THz: float = 0.1
     smallest_THz: float = 1e-3

@@ -1,0 +1,441 @@
+"""Modes and all that is known of each, for one crystal or for many at once, in bounded memory.
+
+Crystals of one padded shape go through together, some q of each at a time: D(q), eigenpairs,
+descriptors of every mode, sums for the displacement tensors. Eigenvectors are dropped as soon as
+the descriptors are there, unless asked for. Padding is exact: padding atoms have rows of zeros in
+D, which are moved above the spectrum, and padding q have no weight.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float
+from threadpoolctl import threadpool_limits
+
+from phojax.checks import fail
+from phojax.descriptors.coupling import Bonds, coupling, coupling_paper, padded_bonds
+from phojax.descriptors.displacements import displacement_tensors, mode_displacements, oscillators
+from phojax.descriptors.participation import (
+    participation_ratio,
+    participation_ratio_mass_weighted,
+)
+from phojax.dynmat import Interpolation, dynamical_matrices
+from phojax.modes import (
+    Modes,
+    apart_from_translations,
+    atomic_weights,
+    degenerate_blocks,
+    eigenpairs_apart,
+    moved_up,
+    spectrum_width,
+    translations_returned,
+)
+from phojax.nac import padded_dipoles
+from phojax.pytree import pytree
+from phojax.units import THZ
+
+Values = np.ndarray | jax.Array
+
+_COPIES = 24  # complex matrices per q that are alive at once, eigenvectors and scratch included
+_CACHE = 4e8  # bytes: on CPUs larger chunks gain nothing
+
+
+@pytree()
+class Subject:
+    """A crystal to be analysed.
+
+    Attributes:
+        held: Its force constants, laid out for interpolation.
+        mobile: Its mobile ions.
+        among: Their bonds to the host.
+        members: The groups of atoms that densities of states are made of.
+        width: Range of λ by which eigenvalues are degenerate.
+    """
+
+    held: Interpolation
+    mobile: Bool[Array, " atom"]
+    among: Bonds
+    members: Bool[Array, "group atom"]
+    width: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where to solve for the modes of a subject.
+
+    Attributes:
+        q: (q, 3) fractional.
+        weights: (sum, q), one row for every sum over points that is wanted.
+        directions: (q, 3) from where Γ is approached; zeros for nowhere.
+    """
+
+    q: np.ndarray
+    weights: np.ndarray
+    directions: np.ndarray
+
+
+@pytree()
+class ModeTable:
+    """Modes with what is known of each; arrays of numpy.
+
+    Attributes:
+        q: (q, 3) fractional.
+        weights: (q,) sum to one on a mesh.
+        eigenvalues: (q, mode) λ.
+        kept: (q, mode) oscillators: neither translations nor imaginary.
+        translations: (q, mode) rigid translations at Γ.
+        imaginary: (q, mode) other modes at or below the floor.
+        shares: (q, mode, group) Σ |e|² of groups of atoms, the same inside degenerate blocks.
+        displacements: (temperature, q, mode, atom) mode-resolved MSD in Å², without weights.
+        participation: (q, mode) of eigenvectors.
+        participation_mass_weighted: (q, mode) of displacements.
+        coupling: (q, mode) of mobile ions and host; NaN where undefined.
+        coupling_paper: (q, mode) the paper's form.
+        on_boundary: (q,) where the paper's form is ambiguous.
+    """
+
+    q: Values
+    weights: Values
+    eigenvalues: Values
+    kept: Values
+    translations: Values
+    imaginary: Values
+    shares: Values
+    displacements: Values
+    participation: Values
+    participation_mass_weighted: Values
+    coupling: Values
+    coupling_paper: Values
+    on_boundary: Values
+
+    @property
+    def frequencies_THz(self) -> np.ndarray:
+        """(q, mode) in THz, negative for imaginary modes."""
+        eigenvalues = np.asarray(self.eigenvalues)
+        return THZ * np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues))
+
+    def rows(self, which: slice) -> "ModeTable":
+        """Return the table at some of the q."""
+        columns = {k: v[which] for k, v in vars(self).items() if k != "displacements"}
+        return ModeTable(**columns, displacements=self.displacements[:, which])
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What came out for one subject.
+
+    Attributes:
+        table: Of all points; its weights are the first row of `Points.weights`.
+        tensors: (sum, temperature, atom, 3, 3) U in Å², before any average over stars.
+        eigenvectors: (q, mode, atom, 3) where asked for.
+    """
+
+    table: ModeTable
+    tensors: np.ndarray
+    eigenvectors: np.ndarray | None
+
+
+class Shape(NamedTuple):
+    """The padded shape that crystals share: what is compiled once."""
+
+    atoms: int
+    vectors: int
+    reciprocal: int
+    bonds: int
+    ions: int
+    groups: int
+    q: int
+    crystals: int
+
+
+def shape_of(subjects: Sequence[Subject], q: int) -> Shape:
+    """Return the smallest shape that holds all of them."""
+
+    def largest(f):
+        return max(f(s) for s in subjects)
+
+    return Shape(
+        largest(lambda s: len(s.held.crystal)),
+        largest(lambda s: len(s.held.lattice)),
+        largest(lambda s: len(s.held.dipoles.reciprocal) if s.held.dipoles else 0),
+        largest(lambda s: len(s.among.mobile)),
+        largest(lambda s: len(s.among.ions)),
+        largest(lambda s: len(s.members)),
+        q,
+        len(subjects),
+    )
+
+
+def free_memory() -> float:
+    """Return the bytes that are free where JAX computes: on the device, or in main memory."""
+    device = jax.devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    try:
+        with open("/proc/meminfo") as file:
+            known = dict(line.split(":") for line in file)
+        return 1024.0 * float(known["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return 2e9
+
+
+def points_at_a_time(atoms: int, crystals: int = 1, memory: float | None = None) -> int:
+    """Return how many q of each crystal may be in flight: a third of free memory, 1 at least.
+
+    Args:
+        atoms: Per crystal.
+        crystals: That go through together.
+        memory: Bytes that may be used; by default a third of what is free, at most 0.4 GB on CPUs.
+    """
+    if memory is None:
+        memory = free_memory() / 3
+        if jax.devices()[0].platform == "cpu":
+            memory = min(memory, _CACHE)
+    count = memory / (crystals * _COPIES * 16 * (3 * atoms) ** 2)
+    return int(np.clip(count, 1, 4096))
+
+
+def solved_modes(
+    subjects: Sequence[Subject],
+    points: Sequence[Points],
+    temperatures: Sequence[float],
+    floor: float,
+    *,
+    chunk: int | None = None,
+    shape: Shape | None = None,
+    eigenvectors: bool = False,
+) -> list[Solved]:
+    """Return the modes of crystals that go through together, padded to one shape.
+
+    Where the device runs out of memory, fewer q are taken at a time.
+
+    Args:
+        subjects: All with dipoles or all without, all free or all held.
+        points: Of each.
+        temperatures: K.
+        floor: λ (eV Å⁻² amu⁻¹) up to which modes are no oscillators.
+        chunk: q of each crystal in flight.
+        shape: At least that of `shape_of`; to share compiled functions among batches.
+        eigenvectors: Return them as well.
+    """
+    longest = max(len(p.q) for p in points)
+    if shape is None:
+        shape = shape_of(subjects, longest)
+    if chunk is None:
+        chunk = points_at_a_time(shape.atoms, shape.crystals)
+    chunk = min(chunk, longest)
+    together = _stacked([_padded(s, shape) for s in subjects])
+    while True:
+        try:
+            return _in_chunks(subjects, points, together, temperatures, floor, chunk, eigenvectors)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or chunk == 1:
+                raise
+            chunk = max(1, chunk // 2)
+
+
+def _in_chunks(subjects, points, together, temperatures, floor, chunk, eigenvectors):
+    longest = max(len(p.q) for p in points)
+    starts = range(0, longest, chunk)
+    sums = points[0].weights.shape[0]
+    size = len(starts) * chunk
+
+    def filled(values, axis=0):
+        """Repeat the last row: a q-point like any other, of no weight."""
+        values = np.asarray(values)
+        return np.concatenate(
+            [values, np.repeat(values[-1:], size - len(values), axis=axis)], axis=axis
+        )
+
+    q = np.stack([filled(p.q) for p in points])
+    directions = np.stack([filled(p.directions) for p in points])
+    weights = np.zeros((len(points), sums, size))
+    for s, p in enumerate(points):
+        weights[s, :, : len(p.q)] = p.weights
+    T, floor = jnp.asarray(temperatures, float), jnp.asarray(floor, float)
+
+    def one(start):
+        part = slice(start, start + chunk)
+        table, U, E = _solve_chunk(
+            together, jnp.asarray(q[:, part]), jnp.asarray(directions[:, part]),
+            jnp.asarray(weights[:, :, part]), T, floor,
+        )  # fmt: skip
+        table, U = jax.tree.map(np.asarray, (table, U))
+        return table, U, np.asarray(E) if eigenvectors else None
+
+    parts = [one(start) for start in starts]
+    out = []
+    for s, (subject, p) in enumerate(zip(subjects, points, strict=True)):
+        count, n, groups = len(p.q), len(subject.held.crystal), len(subject.members)
+
+        def joined(name, s=s, count=count):
+            axis = 1 if name == "displacements" else 0
+            found = np.concatenate([getattr(t, name)[s] for t, _, _ in parts], axis=axis)
+            return found[:, :count] if axis else found[:count]
+
+        columns = {name: joined(name) for name in ModeTable.__dataclass_fields__}
+        for name, values in columns.items():
+            if name == "displacements":
+                columns[name] = values[:, :, : 3 * n, :n]
+            elif name == "shares":
+                columns[name] = values[:, : 3 * n, :groups]
+            elif values.ndim == 2 and name != "q":
+                columns[name] = values[:, : 3 * n]
+        U = np.sum([u[s] for _, u, _ in parts], axis=0)[:, :, :n]
+        E = None
+        if eigenvectors:
+            E = np.concatenate([e[s] for _, _, e in parts])[:count, : 3 * n, :n]
+        out.append(Solved(ModeTable(**columns), U, E))
+    return out
+
+
+def _solve_chunk(together: Subject, q, directions, weights, temperatures, floor):
+    """Return the table, U and the eigenvectors of a chunk; leading axis crystals."""
+    D, T = _matrices(together.held, q, directions)
+    if jax.devices()[0].platform != "cpu":
+        values, E = _eigenpairs(D, T)
+    else:
+        # XLA diagonalises a stack of matrices in one thread; numpy does so without the GIL.
+        values, E = map(jnp.asarray, _eigenpairs_on_host(_moved(D, T)))
+        values, E = _returned(values, E, D, T)
+    return _describe(together, q, weights, values, E, temperatures, floor)
+
+
+@jax.jit
+def _matrices(
+    held: Interpolation, q: Float[Array, "s q 3"], directions: Float[Array, "s q 3"]
+) -> tuple[Complex[Array, "sq mode mode"], Complex[Array, "sq mode 3"]]:
+    def one(held, q, directions):
+        D = dynamical_matrices(held, q, directions)
+        return apart_from_translations(D, q, held.crystal, held.free)
+
+    D, T = jax.vmap(one)(held, q, directions)
+    n = D.shape[-1]
+    return D.reshape(-1, n, n), T.reshape(-1, n, 3)
+
+
+_eigenpairs = jax.jit(eigenpairs_apart)
+
+
+@jax.jit
+def _moved(D, T):
+    return jax.lax.cond(jnp.any(T != 0), lambda D: moved_up(D, T), lambda D: D, D)
+
+
+@jax.jit
+def _returned(values, E, D, T):
+    return jax.lax.cond(
+        jnp.any(T != 0), lambda: translations_returned(values, E, D, T), lambda: (values, E)
+    )
+
+
+def _eigenpairs_on_host(D) -> tuple[np.ndarray, np.ndarray]:
+    """Return eigenpairs of a stack, shared among the cores, one matrix in one thread."""
+    workers = os.cpu_count() or 1
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as threads:
+        parts = list(threads.map(np.linalg.eigh, np.array_split(np.asarray(D), workers)))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+@jax.jit
+def _describe(together: Subject, q, weights, values, E, temperatures, floor):
+    crystals, count = q.shape[:2]
+    n = values.shape[-1]
+    E = E.swapaxes(-1, -2).reshape(crystals, count, n, n // 3, 3)
+    described = jax.vmap(lambda *args: _described(*args, temperatures, floor))(
+        together, q, weights, values.reshape(crystals, count, n), E
+    )
+    return *described, E
+
+
+def _described(
+    subject: Subject,
+    q: Float[Array, "q 3"],
+    weights: Float[Array, "sum q"],
+    eigenvalues: Float[Array, "q mode"],
+    E: Complex[Array, "q mode atom 3"],
+    temperatures: Float[Array, " T"],
+    floor: Float[Array, ""],
+) -> tuple[ModeTable, Float[Array, "sum T atom 3 3"]]:
+    crystal, mobile = subject.held.crystal, subject.mobile
+    found = Modes(q, weights[0], eigenvalues, E, crystal, subject.held.free)
+    which = oscillators(found, floor)
+    blocks = degenerate_blocks(eigenvalues, width=subject.width)
+    each = atomic_weights(found, blocks)
+    paper = coupling_paper(found, mobile, blocks)
+    real = jnp.sum(crystal.numbers > 0)
+    table = ModeTable(
+        q=q,
+        weights=weights[0],
+        eigenvalues=eigenvalues,
+        kept=which.kept,
+        translations=which.translations,
+        imaginary=which.imaginary,
+        shares=each @ subject.members.T.astype(each.dtype),
+        displacements=jax.vmap(lambda T: mode_displacements(found, T, which.kept, blocks))(
+            temperatures
+        ),
+        participation=participation_ratio(each, real),
+        participation_mass_weighted=participation_ratio_mass_weighted(each, crystal.masses, real),
+        coupling=coupling(found, subject.among, blocks),
+        coupling_paper=paper.values,
+        on_boundary=paper.on_boundary,
+    )
+    U = jax.vmap(
+        lambda w: displacement_tensors(replace(found, weights=w), temperatures, which.kept)
+    )(weights)
+    return table, U
+
+
+width_of = jax.jit(spectrum_width)
+
+
+def _padded(subject: Subject, shape: Shape) -> Subject:
+    """Return the subject in a larger shape, padded by numpy: nothing to compile."""
+    held = subject.held
+    crystal, vectors = held.crystal, shape.vectors - len(held.lattice)
+    extra = shape.atoms - len(crystal)
+
+    def pad(values, *widths, **how):
+        return jnp.asarray(np.pad(np.asarray(values), [(0, w) for w in widths], **how))
+
+    larger = replace(
+        crystal,
+        positions=pad(crystal.positions, extra, 0),
+        numbers=pad(crystal.numbers, extra),
+        masses=pad(crystal.masses, extra, constant_values=1.0),
+    )
+    charged = held.dipoles
+    if charged is not None:
+        charged = padded_dipoles(charged, shape.atoms, shape.reciprocal)
+    return Subject(
+        Interpolation(
+            larger,
+            pad(held.lattice, vectors, 0),
+            pad(held.values, vectors, 3 * extra, 3 * extra),
+            charged,
+            held.free,
+        ),
+        pad(subject.mobile, extra),
+        padded_bonds(subject.among, shape.bonds, shape.ions),
+        pad(subject.members, shape.groups - len(subject.members), extra),
+        subject.width,
+    )
+
+
+def _stacked(subjects: Sequence[Subject]) -> Subject:
+    kinds = {jax.tree.structure(s) for s in subjects}
+    if len(kinds) > 1:
+        raise fail(
+            "crystals with and without dipoles, or free and held ones, in one batch",
+            "crystals of one kind",
+            "Sort them first",
+        )
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *subjects)
