@@ -13,6 +13,7 @@ import phonopy_reference as reference
 import pytest
 from ase.neighborlist import primitive_neighbor_list
 from ase.spacegroup import crystal as spacegroup_crystal
+from threadpoolctl import threadpool_limits
 
 from phojax.descriptors.acoustic import acoustic_cutoffs
 from phojax.descriptors.coupling import bonds, coupling, coupling_paper, padded_bonds
@@ -213,6 +214,13 @@ def compare_paper(first, second):
     np.testing.assert_allclose(
         np.asarray(second.values)[inside], np.asarray(first.values)[inside], atol=1e-7
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """For eigenproblems this small threads only wait for each other."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="module", params=CRYSTALS, ids=lambda number: f"group {number}")
