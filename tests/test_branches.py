@@ -9,8 +9,10 @@ import pytest
 
 from phojax.branches import connected_branches, connected_path
 from phojax.checks import InputError
+from phojax.descriptors.acoustic import connected_branches_top
 from phojax.dynmat import Interpolation
 from phojax.structure import structure
+from phojax.units import THZ
 
 
 def chain(atoms: int = 1) -> tuple[Interpolation, np.ndarray]:
@@ -146,6 +148,27 @@ def test_branches_are_phonopys(name):
     np.testing.assert_allclose(branches.ordered(found.frequencies_THz), expected, atol=1e-8)
     crossed = np.any(branches.mode != branches.mode[0])
     assert crossed == (name == "rocksalt")
+
+
+def test_acoustic_branches_are_known_by_their_form_where_optical_ones_start_at_zero():
+    """Two chains in one cell, not bound to each other: six modes are zero at Γ."""
+    held, _ = chain()
+    crystal = structure(held.crystal.cell, [[0, 0, 0], [1.3, 2.5, 3.0]], [11, 11], [20.0, 20.0])
+    one = np.asarray(held.values).reshape(5, 1, 3, 1, 3)
+    values = np.zeros((5, 2, 3, 2, 3))
+    values[:, :1, :, :1], values[:, 1:, :, 1:] = one, one
+    bond = np.array([[1.0, -1], [-1, 1]])[:, None, :, None] * np.eye(3)[None, :, None]
+    # Stiffer against each other along the way: 1 − cos q, nothing at Γ.
+    values += 0.7 * bond * np.array([0, -1, 2, -1, 0])[:, None, None, None, None]
+    both = Interpolation(crystal, held.lattice, jnp.asarray(values.reshape(5, 6, 6)))
+    line = np.linspace(0, 0.5, 21)
+    path = reference.solved(both, jnp.asarray(line[:, None] * [1.0, 0, 0]))
+    np.testing.assert_allclose(path.eigenvalues[0], 0, atol=1e-14)
+    mass = float(held.crystal.masses[0])
+    expected = THZ * np.sqrt(closed_form(line).max() * mass / 20.0)
+    top = connected_branches_top(path, [(0, 21)])
+    np.testing.assert_allclose(top, expected, rtol=1e-9)
+    assert top < 0.9 * path.frequencies_THz.max()
 
 
 def test_what_does_not_fit_is_refused():

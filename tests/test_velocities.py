@@ -80,14 +80,12 @@ def frequencies(held, q):
     return np.asarray(reference.solved(held, jnp.asarray(q)).frequencies_THz)
 
 
-@pytest.mark.parametrize("make", [reference.rocksalt, reference.triclinic])
-def test_slopes_are_those_of_the_frequencies(make):
+def test_slopes_are_those_of_the_frequencies():
     """Along any direction, degenerate modes included, where they split from their point on."""
-    held = held_of(charged(make()))
+    held = held_of(charged(reference.rocksalt()))
     found = reference.solved(held, jnp.asarray(Q))
     labels = np.asarray(degenerate_blocks(found.eigenvalues))
-    if make is reference.rocksalt:
-        assert np.sum(np.diff(labels, axis=1) == 0) >= 4
+    assert np.sum(np.diff(labels, axis=1) == 0) >= 4
     n = np.array([0.3, -1.0, 0.45])
     ours = np.asarray(slopes(held, found, jnp.asarray(n)))
     cell = np.asarray(held.crystal.cell)
@@ -206,13 +204,14 @@ def test_sound_velocities_are_slopes_near_gamma(make, polar):
         assert np.abs(found.values - sound(plain, jnp.asarray(n)).values).max() > 0.1
 
 
+@pytest.mark.slow
 def test_what_a_short_supercell_leaves_of_a_net_force_is_told():
     held = held_of(charged(reference.triclinic()))
-    found = sound(held, jnp.asarray([[0.3, -1.0, 0.45]]))
+    found = sound(held, jnp.asarray([[0.3, -1.0, 0.45], [1.0, 0, 0]]))
     h = 1e-6
     unit = np.array([0.3, -1.0, 0.45]) / np.linalg.norm([0.3, -1.0, 0.45])
     nu = frequencies(held, (h * unit @ np.asarray(held.crystal.cell).T)[None])[0]
-    np.testing.assert_allclose(np.sqrt(found.linear * h), -nu[0], rtol=1e-3)
+    np.testing.assert_allclose(np.sqrt(found.linear[0] * h), -nu[0], rtol=1e-3)
 
 
 def test_a_held_crystal_has_no_sound():
@@ -252,6 +251,7 @@ def test_sodium_chloride_is_phonopys_published_one(shared):
     )
 
 
+@pytest.mark.slow
 def test_velocities_of_a_perovskite(shared):
     folder = shared / "data" / "oracles" / "NaMgF3"
     read = read_phonopy(

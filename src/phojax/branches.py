@@ -73,7 +73,7 @@ def connected_branches(
         rows: Neighbouring q-points in order, along one straight line.
         width: Of the spectrum in the unit of λ, for the degenerate blocks; that of `path` by
             default.
-        blocks: Those of the rows, if known.
+        blocks: (q, mode) those of the rows, if known; labels below the number of modes.
 
     Raises:
         InputError: no rows.
@@ -161,7 +161,7 @@ def _step(e, blocks, carried) -> tuple[np.ndarray, float, np.ndarray]:
     between = e.conj().T @ carried  # mode, branch
     mode, least = _assigned(_per_block(np.abs(between) ** 2, blocks))
     moved = np.empty_like(e)
-    for block in range(blocks[-1] + 1):
+    for block in np.unique(blocks):
         inside = np.flatnonzero(blocks == block)
         branches = np.flatnonzero(np.isin(mode, inside))
         # The nearest orthonormal vectors to the projections on the block.

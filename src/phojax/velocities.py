@@ -111,14 +111,15 @@ def group_velocities(
         chunk: Number of q in flight; a quarter of that of `modes` by default.
     """
     axis = jnp.asarray(lifted_along, float)
-    along = jnp.concatenate([(axis / jnp.linalg.norm(axis))[None], jnp.eye(3)])
+    axis = axis / jnp.linalg.norm(axis)
     blocks = degenerate_blocks(found.eigenvalues) if blocks is None else blocks
 
     def at(dD, E, labels):
-        _, E = lifted(E, dD[0], labels)
-        return jnp.stack([_expectations(E, part) for part in dD[1:]], axis=-1)
+        generic = axis[0] * dD[0] + axis[1] * dD[1] + axis[2] * dD[2]
+        _, E = lifted(E, generic, labels)
+        return jnp.stack([_expectations(E, part) for part in dD], axis=-1)
 
-    steps = _over_chunks(at, force_constants, found, along, directions, blocks, chunk)
+    steps = _over_chunks(at, force_constants, found, jnp.eye(3), directions, blocks, chunk)
     defined = _has_velocity(found, lowest)
     return GroupVelocities(
         _from_slopes(steps, found.frequencies_THz[..., None], defined[..., None]), defined

@@ -86,5 +86,7 @@ def connected_branches_top(path: Modes, segments: Sequence[tuple[int, int]]) -> 
 @jax.jit
 def _known_of(path: Modes):
     """Return, compiled once for a path, what its segments need."""
-    blocks = degenerate_blocks(path.eigenvalues)
-    return at_gamma(path.q), translations(path), blocks, path.frequencies_THz
+    blocks, rigid = degenerate_blocks(path.eigenvalues), translations(path)
+    # Optical modes of no frequency are not to mix with the translations they are degenerate with.
+    blocks = jnp.where(rigid, jnp.max(blocks, axis=1, keepdims=True) + 1, blocks)
+    return at_gamma(path.q), rigid, blocks, path.frequencies_THz
