@@ -39,7 +39,7 @@ from phojax.dynmat import (
 )
 from phojax.force_constants.container import ForceConstants
 from phojax.pytree import pytree
-from phojax.spectral import DEGENERATE, dagger, eigenpairs, eigenvalues
+from phojax.spectral import DEGENERATE, dagger, eigenpairs
 from phojax.structure import Structure
 from phojax.units import frequency_THz
 
@@ -320,16 +320,6 @@ def degenerate_blocks(
     steps = jnp.diff(eigenvalues, axis=-1) > tolerance * width
     first = jnp.zeros((eigenvalues.shape[0], 1), jnp.int32)
     return jnp.concatenate([first, jnp.cumsum(steps, axis=-1, dtype=jnp.int32)], axis=-1)
-
-
-def spectrum_width(held: Interpolation) -> Float[Array, ""]:
-    """Return the range of λ over Γ and the seven points halfway to reciprocal lattice vectors.
-
-    An estimate that does not depend on the q-points of a calculation, for `degenerate_blocks`.
-    """
-    corners = [[a, b, c] for a in (0, 0.5) for b in (0, 0.5) for c in (0, 0.5)]
-    values = eigenvalues(dynamical_matrices(held, jnp.asarray(corners)))
-    return jnp.max(values) - jnp.min(values)
 
 
 def block_sum(

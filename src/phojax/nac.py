@@ -17,6 +17,7 @@ is damped to 1e-10. The sum itself is carried on to 1e-15, so that it is periodi
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.geometry import minkowski_reduce
@@ -288,6 +289,7 @@ _VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 _FROM_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
 
 
+@jax.jit
 def without_dipoles(constants: ForceConstants, charged: Dipoles) -> ForceConstants:
     """Return the short-ranged force constants Φ^SR of eq. (2)."""
     return replace(

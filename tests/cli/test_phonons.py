@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import h5py
 import jax
@@ -9,6 +10,8 @@ import numpy as np
 import pandas as pd
 import phonopy
 import pytest
+import scipy.constants
+import yaml
 from ase.build import bulk
 from ase.io import write
 from phonopy import Phonopy
@@ -247,18 +250,79 @@ def test_phonopy_input_equals_phonopy(phonopy_files, tmp_path):
     assert again.force_constants.values.shape == (2, 16, 3, 3)
 
 
-def test_born_charges_without_their_term_are_not_silent(phonopy_files, tmp_path, capsys):
-    folder, _ = phonopy_files
+def polar(folder, out, *more):
+    """Return the record of the crystal with its Born charges."""
     arguments = [
         "phonons", str(folder / "phonopy_disp.yaml"), "--force-constants",
-        str(folder / "FORCE_CONSTANTS"), "--born", str(folder / "BORN"), "--mesh", "2", "2", "2",
-        "--no-figures", "--out", str(tmp_path),
+        str(folder / "FORCE_CONSTANTS"), "--born", str(folder / "BORN"), "--mesh", "4", "4", "4",
+        "--no-figures", "--out", str(out), *more,
     ]  # fmt: skip
     assert main(arguments) == 0
-    record = json.loads((tmp_path / "phonopy_disp" / "record.json").read_text())
+    return json.loads((out / "phonopy_disp" / "record.json").read_text())
+
+
+def test_born_charges_give_the_non_analytic_term(phonopy_files, tmp_path):
+    folder, _ = phonopy_files
+    names = ["band.yaml", "mesh.hdf5", "phononwebsite.json", "FORCE_CONSTANTS"]
+    (tmp_path / "mine.py").write_text(
+        "def highest(analysis, settings):\n"
+        "    nu = analysis.on_mesh.frequencies_THz\n"
+        "    return {'mesh': nu.max(), 'mobile': settings.mobile}\n"
+        "def broken(analysis, settings):\n"
+        "    return 1 / 0\n"
+    )
+    chosen = [word for f in ("highest", "broken") for word in ("--descriptor", f"mine:{f}")]
+    sys.path.insert(0, str(tmp_path))
+    try:
+        record = polar(folder, tmp_path, *chosen, "--export", *names)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert record["nac_applied"] is True
+    assert record["nac"]["neutrality_removed_e"] < 1e-12
+    peer = phonopy.load(
+        folder / "phonopy_disp.yaml", force_constants_filename=folder / "FORCE_CONSTANTS",
+        born_filename=folder / "BORN", log_level=0,
+    )  # fmt: skip
+    peer.run_mesh([4, 4, 4], is_gamma_center=True, with_eigenvectors=True, is_mesh_symmetry=False)
+    peer.run_thermal_displacements(temperatures=[300, 800], freq_min=0.05)
+    theirs = peer.thermal_displacements.thermal_displacements[:, :3].mean(axis=1)
+    ours = [record["msd_axis_mean_A2"][T]["Na"] for T in ("300", "800")]
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    peer.run_thermal_properties(temperatures=[300], cutoff_frequency=0.05)
+    heat = record["heat_capacity_eV_K_per_cell"]["300"] * scipy.constants.e * scipy.constants.N_A
+    assert heat == pytest.approx(peer.thermal_properties.heat_capacity[0], rel=1e-5)
+    assert record["msd_total_missed_by_mesh_A2"]["300"] > 0
+
+    assert record["descriptors"]["mine:highest"]["mesh"] == record["frequency_max_THz"]
+    assert record["descriptors"]["mine:broken"] is None
+    assert "descriptor_failed" in record["flags"]
+    assert record["structural"]["neighbors_crystalnn"] == 6
+
+    made = tmp_path / "phonopy_disp"
+    peer.auto_band_structure(npoints=11)
+    bands = yaml.safe_load((made / "band.yaml").read_text())
+    # Γ approached along Γ-X: the longitudinal mode is split off.
+    peer.run_qpoints([[0, 0, 0]], nac_q_direction=[1, 0, 1])
+    at_gamma = [b["frequency"] for b in bands["phonon"][0]["band"]]
+    assert at_gamma == pytest.approx(peer.qpoints.frequencies[0], abs=1e-5)
+    with h5py.File(made / "mesh.hdf5") as file:
+        assert list(file["mesh"]) == [4, 4, 4]
+    assert json.loads((made / "phononwebsite.json").read_text())["natoms"] == 2
+    assert (made / "phonopy-text" / "FORCE_CONSTANTS").exists()
+
+
+def test_born_charges_without_their_term_are_not_silent(phonopy_files, tmp_path, capsys):
+    record = polar(phonopy_files[0], tmp_path, "--no-nac")
     assert record["nac_applied"] is False
     assert "nac_not_applied" in record["flags"]
-    assert "non-analytic term is not applied" in capsys.readouterr().out
+    assert "the non-analytic term was not asked for" in capsys.readouterr().out
+
+
+def test_a_descriptor_that_is_not_there(phonopy_files, tmp_path, capsys):
+    folder, _ = phonopy_files
+    arguments = ["phonons", str(folder / "phonopy_params.yaml"), "--out", str(tmp_path)]
+    assert main([*arguments, "--descriptor", "no_such_module:f"]) == 2
+    assert "a function in a module that can be imported" in capsys.readouterr().err
 
 
 def test_phonopy_file_without_forces(phonopy_files, tmp_path, capsys):

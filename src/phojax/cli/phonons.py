@@ -18,6 +18,7 @@ import numpy as np
 
 from phojax.brillouin import gamma_mesh, mesh_divisions
 from phojax.checks import InputError, fail
+from phojax.cli.exports import EXPORTS, write_exports
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, jobs_of, phonopy_input, structure_input
 from phojax.cli.progress import Progress, seconds
 from phojax.cli.table import printed_table, write_csv
@@ -34,6 +35,7 @@ from phojax.screening.prepare import planned
 from phojax.screening.row import PhononRow, row_from_force_constants, row_from_potential, versions
 from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint, key_of
+from phojax.screening.user import source_digest, user_function
 
 _COLUMNS_PER_FORCE_CALL = 4.0  # cost of a Hessian-vector product in force calls
 _COMPILATION = 40.0  # s per structure, on a laptop
@@ -144,7 +146,13 @@ def add_parser(commands) -> None:
         metavar="FILE",
         help="FORCE_CONSTANTS or force_constants.hdf5 of a phonopy input",
     )
-    add("--born", type=pathlib.Path, metavar="FILE", help="BORN of a phonopy input")
+    add(
+        "--born",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="BORN of a phonopy input: Born charges for the non-analytic term",
+    )
+    add("--no-nac", action="store_true", help="no non-analytic term, even with Born charges")
     add(
         "--no-sum-rules",
         action="store_true",
@@ -157,6 +165,22 @@ def add_parser(commands) -> None:
         metavar="N",
         help="inputs at a time (default: 2 on a CPU, 1 on a GPU)",
     )
+    add(
+        "--descriptor",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="a descriptor of your own: a function of (analysis, settings) that returns a number, "
+        "or a dictionary of numbers; may be repeated",
+    )
+    add(
+        "--export",
+        nargs="+",
+        default=[],
+        choices=EXPORTS,
+        metavar="FILE",
+        help="write for other programs as well: " + ", ".join(EXPORTS),
+    )
     add("--no-figures", action="store_true", help="no figures")
     add("--dry-run", action="store_true", help="say what would be done and about how long it takes")
     parser.set_defaults(run=run)
@@ -165,6 +189,8 @@ def add_parser(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     settings = _settings(options)
+    for name in settings.descriptors:
+        user_function(name)  # before anything is computed
     jobs = jobs_of(options)
     model = None
     if not all(job.is_phonopy for job in jobs):
@@ -248,7 +274,9 @@ def _settings(options: argparse.Namespace) -> PhononSettings:
         force_tolerance=options.force_tolerance,
         stress_tolerance=options.stress_tolerance,
         sum_rules=not options.no_sum_rules,
+        nac=not options.no_nac,
         seed=options.seed,
+        descriptors=tuple(options.descriptor),
     )
 
 
@@ -312,6 +340,9 @@ def _key(job: Job, model: Potential | None, settings: PhononSettings, options) -
         for leaf in jax.tree.leaves(model.params):
             digest.update(np.asarray(leaf).tobytes())
         parts |= {"potential": model.name, "parameters": digest.hexdigest()}
+    for name in settings.descriptors:
+        parts[name] = source_digest(name)
+    parts["export"] = sorted(options.export)
     found = versions()
     return key_of(**parts, versions={k: found[k] for k in ("phojax", "jax")})
 
@@ -345,6 +376,7 @@ def _write(job: Job, row: PhononRow, born, settings: PhononSettings, options) ->
     write_structure(job.folder / "structure.extxyz", row.structure)
     write_phonopy(job.folder, row.force_constants, born=born)
     write_modes(job.folder / "modes.npz", row.arrays)
+    write_exports(job.folder, row, born, options.export)
     if not options.no_figures:
         data = figure_data(row, max(settings.temperatures))
         with ONE_AT_A_TIME:  # matplotlib is not made for threads

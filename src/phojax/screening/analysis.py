@@ -184,7 +184,7 @@ def analysed(
         born: Neutral charges, for the non-analytic term.
     """
     plan = planned_points(constants, group, settings, born)
-    return _analysed_together([plan], settings, None)[0]
+    return analysed_together([plan], settings, None)[0]
 
 
 def planned_points(
@@ -219,19 +219,22 @@ def _subject(held: Interpolation, settings: PhononSettings) -> tuple[Subject, li
         among = Bonds(none, none, jnp.zeros((0, 3), jnp.int32), jnp.zeros(0), none)
     names, members = species_groups(crystal)
     members = np.concatenate([members, mobile[None], ~mobile[None]])
-    return Subject(held, jnp.asarray(mobile), among, jnp.asarray(members), width_of(held)), names
+    return Subject(
+        held, jnp.asarray(mobile), among, jnp.asarray(members), jnp.asarray(width_of(held))
+    ), names
 
 
-def _analysed_together(
+def analysed_together(
     plans: Sequence[Planned], settings: PhononSettings, shape: Shape | None
 ) -> list[Analysis]:
     """Return the analyses of crystals that are padded to one shape."""
     subjects = [plan.subject for plan in plans]
     points = [_mesh_points(plan) for plan in plans]
     longest = max(len(p.q) for p in points)
-    shape = shape or shape_of(subjects, longest)
+    shape = shape or shape_of(subjects)
     floor = _floor(settings)
-    chunk = min(points_at_a_time(shape.atoms, shape.crystals), _rounded_up(longest, 16))
+    # The same for mesh and path, so that one function is compiled for both.
+    chunk = min(points_at_a_time(shape.atoms, shape.crystals), max(64, _rounded_up(longest, 16)))
     found = solved_modes(subjects, points, settings.temperatures, floor, chunk=chunk, shape=shape)
     along = solved_modes(
         subjects, [_path_points(plan) for plan in plans], settings.temperatures, floor,

@@ -33,7 +33,6 @@ from phojax.modes import (
     degenerate_blocks,
     eigenpairs_apart,
     moved_up,
-    spectrum_width,
     translations_returned,
 )
 from phojax.nac import padded_dipoles
@@ -150,11 +149,10 @@ class Shape(NamedTuple):
     bonds: int
     ions: int
     groups: int
-    q: int
     crystals: int
 
 
-def shape_of(subjects: Sequence[Subject], q: int) -> Shape:
+def shape_of(subjects: Sequence[Subject]) -> Shape:
     """Return the smallest shape that holds all of them."""
 
     def largest(f):
@@ -167,7 +165,6 @@ def shape_of(subjects: Sequence[Subject], q: int) -> Shape:
         largest(lambda s: len(s.among.mobile)),
         largest(lambda s: len(s.among.ions)),
         largest(lambda s: len(s.members)),
-        q,
         len(subjects),
     )
 
@@ -225,12 +222,11 @@ def solved_modes(
         shape: At least that of `shape_of`; to share compiled functions among batches.
         eigenvectors: Return them as well.
     """
-    longest = max(len(p.q) for p in points)
     if shape is None:
-        shape = shape_of(subjects, longest)
+        shape = shape_of(subjects)
     if chunk is None:
-        chunk = points_at_a_time(shape.atoms, shape.crystals)
-    chunk = min(chunk, longest)
+        longest = max(len(p.q) for p in points)
+        chunk = min(points_at_a_time(shape.atoms, shape.crystals), longest)
     together = _stacked([_padded(s, shape) for s in subjects])
     while True:
         try:
@@ -394,7 +390,18 @@ def _described(
     return table, U
 
 
-width_of = jax.jit(spectrum_width)
+def width_of(held: Interpolation) -> float:
+    """Return the range of λ over Γ and the seven points halfway to reciprocal lattice vectors.
+
+    A scale for `degenerate_blocks` that does not depend on the q-points of a calculation; by numpy,
+    from the short-ranged force constants.
+    """
+    corners = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
+    sign = np.cos(np.pi * corners @ np.asarray(held.lattice).T)
+    D = np.tensordot(sign, np.asarray(held.values), 1)
+    root = np.repeat(1 / np.sqrt(np.asarray(held.crystal.masses)), 3)
+    values = np.linalg.eigvalsh((D + D.transpose(0, 2, 1)) / 2 * root[:, None] * root)
+    return float(np.ptp(values))
 
 
 def _padded(subject: Subject, shape: Shape) -> Subject:

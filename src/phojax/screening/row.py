@@ -1,7 +1,7 @@
 """One crystal to its record: every scalar with its unit in the key, and what there is to doubt."""
 
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,7 +11,15 @@ import numpy as np
 from ase.formula import Formula
 
 from phojax.brillouin import gamma_mesh, mesh_divisions
+from phojax.checks import InputError
+from phojax.descriptors.debye import (
+    acoustics,
+    debye_frequency,
+    debye_temperature,
+    gamma_cell_correction,
+)
 from phojax.descriptors.displacements import msd_axis
+from phojax.descriptors.structural import structural_descriptors
 from phojax.force_constants import ForceConstants
 from phojax.force_constants.hessian import HessianResult
 from phojax.force_constants.sum_rules import Residuals, enforced
@@ -22,6 +30,7 @@ from phojax.screening.analysis import Analysis, ModeTable, analysed, lowest_freq
 from phojax.screening.prepare import Prepared, Report, check_mobile, prepared
 from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint
+from phojax.screening.user import user_descriptors
 from phojax.structure import Structure
 from phojax.symmetry import SpaceGroup, space_group
 
@@ -192,6 +201,11 @@ def _row(
     record |= _displacement_record(found, settings)
     record |= _dos_record(found)
     record |= _coupling_record(found, settings)
+    record |= _thermal_record(found, settings)
+    record |= _acoustic_record(found, settings, record["stable"], notes)
+    structural = asdict(structural_descriptors(crystal, settings.mobile))
+    record["structural"] = structural
+    record["descriptors"] = user_descriptors(settings.descriptors, found, settings, flags, notes)
     record |= {
         "settings": settings.as_dict(),
         "seed": settings.seed,
@@ -270,6 +284,46 @@ def _displacement_record(found: Analysis, settings: PhononSettings) -> dict:
             )  # fmt: skip
             for name, value in zip(names, values, strict=True):
                 record[name][f"{T:g}"][symbol] = value
+    return record
+
+
+def _thermal_record(found: Analysis, settings: PhononSettings) -> dict:
+    """Return what the oscillators of one cell hold, by temperature in K."""
+    of = found.sums.thermodynamics
+    return {
+        name: {f"{T:g}": float(x) for T, x in zip(settings.temperatures, values, strict=True)}
+        for name, values in (
+            ("free_energy_eV_per_cell", of.free_energy),
+            ("entropy_eV_K_per_cell", of.entropy),
+            ("heat_capacity_eV_K_per_cell", of.heat_capacity),
+        )
+    }
+
+
+def _acoustic_record(
+    found: Analysis, settings: PhononSettings, stable: bool, notes: list[str]
+) -> dict:
+    """Return the Debye frequency, and the displacement that the mesh misses around Γ."""
+    missed: dict[str, float | None] = dict.fromkeys(f"{T:g}" for T in settings.temperatures)
+    record: dict[str, Any] = {
+        "debye_frequency_THz": None,
+        "debye_temperature_K": None,
+        "msd_total_missed_by_mesh_A2": missed,
+    }
+    try:
+        limit = acoustics(found.held)
+    except InputError as error:
+        notes.append(f"no long-wave limit: {error}")
+        return record
+    if not limit.stable:
+        notes.append("sound is unstable in some direction: no Debye frequency")
+        return record
+    record["debye_frequency_THz"] = debye_frequency(limit)
+    record["debye_temperature_K"] = debye_temperature(record["debye_frequency_THz"])
+    if stable:
+        for T in settings.temperatures:
+            correction = gamma_cell_correction(limit, found.mesh.divisions, T)
+            missed[f"{T:g}"] = float(np.trace(correction))
     return record
 
 

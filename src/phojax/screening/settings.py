@@ -35,6 +35,7 @@ class PhononSettings:
         bond_cutoff: Bonds of the coupling, Å.
         low_frequency_THz: Up to which modes count as soft in shares and means.
         seed: Of all random numbers.
+        descriptors: Functions of the user's own, each "module:function".
     """
 
     mobile: str = "Na"
@@ -59,6 +60,7 @@ class PhononSettings:
     bond_cutoff: float = 3.5
     low_frequency_THz: float = 1.5
     seed: int = 0
+    descriptors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise InputError for values that mean nothing."""

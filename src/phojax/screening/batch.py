@@ -1,0 +1,145 @@
+"""Many crystals at once: sorted by size, padded to few shapes, and analysed together.
+
+What is compiled depends on the padded shape alone, so that thousands of crystals share a few
+compiled functions. The result of each is that of `analysed`, to rounding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from phojax.checks import InputError
+from phojax.force_constants import ForceConstants
+from phojax.nac import BornCharges
+from phojax.screening.analysis import Analysis, Planned, analysed_together, planned_points
+from phojax.screening.mode_table import Shape, points_at_a_time, shape_of
+from phojax.screening.settings import PhononSettings
+from phojax.symmetry import SpaceGroup
+
+_PATH_BYTES = 2e9  # eigenvectors of band paths that are alive at once
+_MOST = 64  # crystals that go through together
+
+
+@dataclass(frozen=True)
+class CrystalInput:
+    """Force constants with what belongs to them.
+
+    Attributes:
+        constants: Φ, in float64.
+        group: Space group of the primitive cell.
+        born: Neutral charges, for the non-analytic term.
+    """
+
+    constants: ForceConstants
+    group: SpaceGroup
+    born: BornCharges | None = None
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """How the work was laid out.
+
+    Attributes:
+        shapes: The distinct padded shapes: each was compiled once.
+        batches: How many batches there were.
+        padding: Share of the work, counted as q · atoms³, that was spent on padding.
+    """
+
+    shapes: tuple[Shape, ...]
+    batches: int
+    padding: float
+
+
+def analysed_batch(
+    crystals: Sequence[CrystalInput], settings: PhononSettings, *, most: int = _MOST
+) -> tuple[list[Analysis | InputError], BatchReport]:
+    """Return the analysis of every crystal, or the reason why there is none, in their order.
+
+    Args:
+        crystals: Of any sizes.
+        settings: Of all of them.
+        most: Crystals that go through together at most; a power of two.
+    """
+    out: list[Analysis | InputError | None] = [None] * len(crystals)
+    plans: dict[int, Planned] = {}
+    for number, item in enumerate(crystals):
+        try:
+            plans[number] = planned_points(item.constants, item.group, settings, item.born)
+        except InputError as error:
+            out[number] = error
+    shapes: list[Shape] = []
+    work = np.zeros(2)
+    for numbers in _batches(plans, most):
+        together = [plans[n] for n in numbers]
+        shape = _rounded(shape_of([p.subject for p in together]))
+        # Filled up with copies, so that the last batch of a size has the shape of the others.
+        filled = together + together[-1:] * (shape.crystals - len(together))
+        for number, found in zip(numbers, analysed_together(filled, settings, shape), strict=False):
+            out[number] = found
+        shapes.append(shape)
+        longest = max(_points(p) for p in together)
+        work += [
+            sum(_points(p) * _atoms(p) ** 3 for p in together),
+            shape.crystals * longest * shape.atoms**3,
+        ]
+    padding = 1 - work[0] / work[1] if work[1] else 0.0
+    done = [found for found in out if found is not None]
+    return done, BatchReport(tuple(dict.fromkeys(shapes)), len(shapes), padding)
+
+
+def _batches(plans: dict[int, Planned], most: int) -> list[list[int]]:
+    """Return the numbers of crystals that go together: of one kind and one padded size."""
+
+    def size(number: int) -> tuple:
+        plan = plans[number]
+        kind = str(jax.tree.structure(plan.subject))
+        return kind, _larger_size(_atoms(plan)), _points(plan), number
+
+    batches: list[list[int]] = []
+    previous = None
+    for kind, atoms, _, number in sorted(map(size, plans)):
+        path = len(plans[number].path.q) * 16 * (3 * atoms) ** 2
+        room = max(1, min(most, int(_PATH_BYTES / path), points_at_a_time(atoms)))
+        room = 2 ** int(np.log2(room))
+        if previous != (kind, atoms) or len(batches[-1]) >= room:
+            batches.append([])
+        batches[-1].append(number)
+        previous = (kind, atoms)
+    return batches
+
+
+def _rounded(shape: Shape) -> Shape:
+    """Return the shape with every length rounded up to one of few."""
+
+    def up(count, step):
+        return -(-count // step) * step
+
+    return Shape(
+        atoms=_larger_size(shape.atoms),
+        vectors=up(shape.vectors, 64),
+        reciprocal=up(shape.reciprocal, 128),
+        bonds=max(32, 2 ** int(np.ceil(np.log2(max(1, shape.bonds))))),
+        ions=_larger_size(shape.atoms),
+        groups=up(shape.groups, 4),
+        crystals=2 ** int(np.ceil(np.log2(shape.crystals))),
+    )
+
+
+def _larger_size(atoms: int) -> int:
+    """Return the padded number of atoms: 1 to 6, then steps of about a fifth."""
+    size = 6
+    if atoms <= size:
+        return atoms
+    while size < atoms:
+        size = int(np.ceil(1.2 * size))
+    return size
+
+
+def _atoms(plan: Planned) -> int:
+    return len(plan.subject.held.crystal)
+
+
+def _points(plan: Planned) -> int:
+    return len(plan.mesh.q) + len(plan.coarse.q)
