@@ -156,7 +156,7 @@ def tensors_on(
     group: SpaceGroup | None,
 ) -> tuple[np.ndarray, ModeTable]:
     """Return U (temperature, atom, 3, 3) in Å² on a mesh, star-averaged, with its modes."""
-    subject = _subject(interpolation(constants), settings)[0]
+    subject = subject_of(interpolation(constants), settings)[0]
     points = Points(mesh.q, np.stack([mesh.weights] * _SUMS), np.zeros(mesh.q.shape))
     [found] = solved_modes([subject], [points], settings.temperatures, _floor(settings))
     return _star_averaged(found.tensors[0], group), found.table
@@ -197,7 +197,7 @@ def planned_points(
     crystal = constants.supercell.primitive
     divisions = settings.mesh or mesh_divisions(crystal, settings.mesh_spacing)
     usable = group if is_symmetric(constants, group) else None
-    subject, names = _subject(interpolation(constants, born), settings)
+    subject, names = subject_of(interpolation(constants, born), settings)
     return Planned(
         subject,
         gamma_mesh(divisions, usable),
@@ -208,7 +208,7 @@ def planned_points(
     )
 
 
-def _subject(held: Interpolation, settings: PhononSettings) -> tuple[Subject, list[str]]:
+def subject_of(held: Interpolation, settings: PhononSettings) -> tuple[Subject, list[str]]:
     """Return the crystal with its groups: total, each element, mobile ions, host."""
     crystal = held.crystal
     mobile = np.array([s == settings.mobile for s in crystal.symbols])

@@ -294,14 +294,18 @@ def _in_chunks(subjects, points, together, temperatures, floor, chunk, eigenvect
 
 def _solve_chunk(together: Subject, q, directions, weights, temperatures, floor):
     """Return the table, U and the eigenvectors of a chunk; leading axis crystals."""
-    D, T = _matrices(together.held, q, directions)
-    if jax.devices()[0].platform != "cpu":
-        values, E = _eigenpairs(D, T)
-    else:
-        # XLA diagonalises a stack of matrices in one thread; numpy does so without the GIL.
-        values, E = map(jnp.asarray, _eigenpairs_on_host(_moved(D, T)))
-        values, E = _returned(values, E, D, T)
+    values, E = _solve(together.held, q, directions)
     return _describe(together, q, weights, values, E, temperatures, floor)
+
+
+def _solve(held: Interpolation, q, directions):
+    """Return λ and e (columns) of all q of all crystals in one row."""
+    D, T = _matrices(held, q, directions)
+    if jax.devices()[0].platform != "cpu":
+        return _eigenpairs(D, T)
+    # XLA diagonalises a stack of matrices in one thread; numpy does so without the GIL.
+    values, E = map(jnp.asarray, _eigenpairs_on_host(_moved(D, T)))
+    return _returned(values, E, D, T)
 
 
 @jax.jit
@@ -435,6 +439,29 @@ def _padded(subject: Subject, shape: Shape) -> Subject:
         pad(subject.members, shape.groups - len(subject.members), extra),
         subject.width,
     )
+
+
+def eigenpairs_of(
+    held: Interpolation, q: np.ndarray
+) -> tuple[Float[Array, "q mode"], Complex[Array, "q mode atom 3"]]:
+    """Return λ and eigenvectors of one crystal at many q, by the fastest way this machine has."""
+    together = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], held)
+    size = points_at_a_time(len(held.crystal))
+    size = min(len(q), size)
+    spare = -len(q) % size
+    filled = np.concatenate([q, np.repeat(q[-1:], spare, axis=0)]).reshape(-1, 1, size, 3)
+    parts = [_solve(together, jnp.asarray(part), jnp.zeros((1, size, 3))) for part in filled]
+    values, E = (jnp.concatenate(part)[: len(q)] for part in zip(*parts, strict=True))
+    return values, E.swapaxes(-1, -2).reshape(*values.shape, -1, 3)
+
+
+def described(
+    subject: Subject, q: Float[Array, "q 3"], values, E, temperatures, floor
+) -> ModeTable:
+    """Return the table of modes with eigenvectors E (columns), which all have weight 1/N_q."""
+    weights = jnp.full((1, 1, len(q)), 1 / len(q))
+    together = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], subject)
+    return _describe(together, q[None], weights, values, E, temperatures, jnp.asarray(floor))[0]
 
 
 def _stacked(subjects: Sequence[Subject]) -> Subject:
