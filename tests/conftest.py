@@ -5,7 +5,10 @@ import pathlib
 import jax
 import pytest
 from jaxtyping import install_import_hook
+from threadpoolctl import threadpool_limits
 
+# Stacks of small matrices are diagonalised ten times slower by several threads.
+threadpool_limits(1, "blas")
 jax.config.update("jax_enable_x64", True)
 # Integers are good floats: beartype's numeric tower.
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"

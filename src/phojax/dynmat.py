@@ -54,17 +54,18 @@ def interpolation(
         force_constants: Φ with its cells; an Interpolation is returned as it is.
         born: Neutral Born charges (`nac.neutral`) for the non-analytic term.
     """
-    if isinstance(force_constants, Interpolation):
+    if not isinstance(force_constants, ForceConstants):
         return force_constants
     crystal = force_constants.supercell.primitive
     charged = dipoles(born, crystal) if isinstance(born, BornCharges) else born
+    short: ForceConstants = force_constants
     if charged is not None:
-        force_constants = without_dipoles(force_constants, charged)
-    by_vector = jnp.moveaxis(force_constants.by_lattice_vector, 3, 2)  # R iα jβ
+        short = without_dipoles(force_constants, charged)
+    by_vector = jnp.moveaxis(short.by_lattice_vector, 3, 2)  # R iα jβ
     n = 3 * len(crystal)
     return Interpolation(
         crystal,
-        force_constants.images.lattice,
+        short.images.lattice,
         by_vector.reshape(-1, n, n),
         charged,
         force_constants.free,

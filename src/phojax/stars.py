@@ -37,12 +37,12 @@ def unfolded_by_atom(
         mesh: Reduced by the group.
         group: The space group.
     """
-    values = np.asarray(values)
+    given = np.asarray(values)
     origin = np.argsort(group.permutation, axis=1)  # (op, atom): where atom p(i) comes from
-    out = np.empty((len(mesh.irreducible), *values.shape[1:]), values.dtype)
+    out = np.empty((len(mesh.irreducible), *given.shape[1:]), given.dtype)
     for op in np.unique(mesh.operation):
         rows = mesh.operation == op
-        out[rows] = values[mesh.irreducible[rows]][:, :, origin[op]]
+        out[rows] = given[mesh.irreducible[rows]][:, :, origin[op]]
     return out
 
 

@@ -42,7 +42,7 @@ from phojax.checks import check_shape, fail
 from phojax.dynmat import Interpolation, dynamical_matrices, interpolation
 from phojax.force_constants.container import ForceConstants
 from phojax.modes import chunk_size, in_chunks
-from phojax.units import HBAR, KB, THZ, TIME_FS
+from phojax.units import HBAR, KB, THZ
 
 _STEP = 0.03  # radians over the range of the force constants
 _DRIFT = 1e-5  # of the largest force constant over mass, that a translation at Γ may leave
@@ -133,15 +133,6 @@ def acoustic_matrices(found: Acoustics, q: np.ndarray) -> np.ndarray:
     n = q / np.sqrt(square)[:, None]
     scale = square / np.einsum("ka,ab,kb->k", n, found.dielectric, n)
     return scale[:, None, None] * np.tensordot(_monomials(n), found.numerator, axes=1)
-
-
-def sound_velocities(found: Acoustics, directions: np.ndarray) -> np.ndarray:
-    """Return (k, 3) speeds of sound in km/s, ascending, along (k, 3) Cartesian directions.
-
-    NaN for a branch that is unstable.
-    """
-    n = directions / np.linalg.norm(directions, axis=1)[:, None]
-    return _root(np.linalg.eigvalsh(acoustic_matrices(found, n))) * 100 / TIME_FS
 
 
 def debye_frequency(found: Acoustics) -> float:

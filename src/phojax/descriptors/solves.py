@@ -142,10 +142,17 @@ def displacement_tensor_by_solves(
     held = jax.lax.stop_gradient(terms.reach / a)  # λ that the sum reaches
     inside, rigid, real = _prepared(D, q, crystal, free, held / 2)
     R, S = a * inside.real, a * inside.imag
-    total = _inverse_blocks(R, S)
     unit = jnp.eye(R.shape[-1])
-    for pole, weight in zip(terms.poles, terms.weights, strict=True):
-        total = total + weight * _inverse_blocks(R + pole * unit, S)
+
+    def add(total, term):
+        pole, weight = term
+        return total + weight * _inverse_blocks(R + pole * unit, S), None
+
+    # One after the other: XLA on CPUs (jaxlib 0.10) may lock up in independent batched
+    # factorisations that it runs at the same time.
+    poles = jnp.concatenate([jnp.zeros(1), terms.poles])
+    shares = jnp.concatenate([jnp.ones(1), terms.weights])
+    total, _ = jax.lax.scan(add, jnp.zeros_like(rigid), (poles, shares))
     if terms.powers.shape[0]:
         t = 2 * R / terms.reach - unit, 2 * S / terms.reach
         total = total + _polynomial_blocks(terms.powers, *t)

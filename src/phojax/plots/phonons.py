@@ -16,7 +16,7 @@ def figure_data(row: PhononRow, temperature: float) -> FigureData:
     found, record = row.analysis, row.record
     T = list(row.arrays["temperatures_K"]).index(temperature)
     path = found.path
-    kept = np.asarray(found.oscillators.kept)
+    kept = found.on_mesh.kept
     ends = [s.start for s in path.segments], [s.stop - 1 for s in path.segments]
     starts = [
         s.start

@@ -6,7 +6,7 @@ the device (`mode_table`), then the sums over them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -344,19 +344,21 @@ def _sums_together(plans, ready, settings: PhononSettings, shape: Shape) -> list
 
 
 class _Summed(NamedTuple):
-    weights: ArrayLike
-    eigenvalues: ArrayLike
-    kept: ArrayLike
-    translations: ArrayLike
-    shares: ArrayLike
-    displacements: ArrayLike
-    coupling: ArrayLike
-    coupling_paper: ArrayLike
-    neighbours: ArrayLike
-    grid: ArrayLike
-    mobile: ArrayLike
-    pair: ArrayLike
-    cutoff: ArrayLike
+    """What the sums of a crystal need; arrays of numpy outside, of JAX inside."""
+
+    weights: Any
+    eigenvalues: Any
+    kept: Any
+    translations: Any
+    shares: Any
+    displacements: Any
+    coupling: Any
+    coupling_paper: Any
+    neighbours: Any
+    grid: Any
+    mobile: Any
+    pair: Any
+    cutoff: Any
 
 
 @jax.jit

@@ -39,8 +39,6 @@ from phojax.nac import padded_dipoles
 from phojax.pytree import pytree
 from phojax.units import THZ
 
-Values = np.ndarray | jax.Array
-
 _COPIES = 24  # complex matrices per q that are alive at once, eigenvectors and scratch included
 _CACHE = 4e8  # bytes: on CPUs larger chunks gain nothing
 
@@ -79,7 +77,7 @@ class Points:
     directions: np.ndarray
 
 
-@pytree()
+@dataclass(frozen=True)
 class ModeTable:
     """Modes with what is known of each; arrays of numpy.
 
@@ -99,25 +97,24 @@ class ModeTable:
         on_boundary: (q,) where the paper's form is ambiguous.
     """
 
-    q: Values
-    weights: Values
-    eigenvalues: Values
-    kept: Values
-    translations: Values
-    imaginary: Values
-    shares: Values
-    displacements: Values
-    participation: Values
-    participation_mass_weighted: Values
-    coupling: Values
-    coupling_paper: Values
-    on_boundary: Values
+    q: np.ndarray
+    weights: np.ndarray
+    eigenvalues: np.ndarray
+    kept: np.ndarray
+    translations: np.ndarray
+    imaginary: np.ndarray
+    shares: np.ndarray
+    displacements: np.ndarray
+    participation: np.ndarray
+    participation_mass_weighted: np.ndarray
+    coupling: np.ndarray
+    coupling_paper: np.ndarray
+    on_boundary: np.ndarray
 
     @property
     def frequencies_THz(self) -> np.ndarray:
         """(q, mode) in THz, negative for imaginary modes."""
-        eigenvalues = np.asarray(self.eigenvalues)
-        return THZ * np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues))
+        return THZ * np.sign(self.eigenvalues) * np.sqrt(np.abs(self.eigenvalues))
 
     def rows(self, which: slice) -> "ModeTable":
         """Return the table at some of the q."""
@@ -273,7 +270,7 @@ def _in_chunks(subjects, points, together, temperatures, floor, chunk, eigenvect
 
         def joined(name, s=s, count=count):
             axis = 1 if name == "displacements" else 0
-            found = np.concatenate([getattr(t, name)[s] for t, _, _ in parts], axis=axis)
+            found = np.concatenate([t[name][s] for t, _, _ in parts], axis=axis)
             return found[:, :count] if axis else found[:count]
 
         columns = {name: joined(name) for name in ModeTable.__dataclass_fields__}
@@ -287,7 +284,7 @@ def _in_chunks(subjects, points, together, temperatures, floor, chunk, eigenvect
         U = np.sum([u[s] for _, u, _ in parts], axis=0)[:, :, :n]
         E = None
         if eigenvectors:
-            E = np.concatenate([e[s] for _, _, e in parts])[:count, : 3 * n, :n]
+            E = np.concatenate([e[s] for _, _, e in parts if e is not None])[:count, : 3 * n, :n]
         out.append(Solved(ModeTable(**columns), U, E))
     return out
 
@@ -341,7 +338,7 @@ def _eigenpairs_on_host(D) -> tuple[np.ndarray, np.ndarray]:
     workers = os.cpu_count() or 1
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as threads:
         parts = list(threads.map(np.linalg.eigh, np.array_split(np.asarray(D), workers)))
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    return np.concatenate([x for x, _ in parts]), np.concatenate([E for _, E in parts])
 
 
 @jax.jit
@@ -349,10 +346,13 @@ def _describe(together: Subject, q, weights, values, E, temperatures, floor):
     crystals, count = q.shape[:2]
     n = values.shape[-1]
     E = E.swapaxes(-1, -2).reshape(crystals, count, n, n // 3, 3)
-    described = jax.vmap(lambda *args: _described(*args, temperatures, floor))(
-        together, q, weights, values.reshape(crystals, count, n), E
-    )
-    return *described, E
+
+    def one(subject, q, weights, values, E):
+        return _described(subject, q, weights, values, E, temperatures, floor)
+
+    values = values.reshape(crystals, count, n)
+    table, U = jax.vmap(one)(together, q, weights, values, E)
+    return table, U, E
 
 
 def _described(
@@ -363,7 +363,8 @@ def _described(
     E: Complex[Array, "q mode atom 3"],
     temperatures: Float[Array, " T"],
     floor: Float[Array, ""],
-) -> tuple[ModeTable, Float[Array, "sum T atom 3 3"]]:
+) -> tuple[dict[str, Array], Float[Array, "sum T atom 3 3"]]:
+    """Return the columns of a `ModeTable`, and U."""
     crystal, mobile = subject.held.crystal, subject.mobile
     found = Modes(q, weights[0], eigenvalues, E, crystal, subject.held.free)
     which = oscillators(found, floor)
@@ -371,23 +372,25 @@ def _described(
     each = atomic_weights(found, blocks)
     paper = coupling_paper(found, mobile, blocks)
     real = jnp.sum(crystal.numbers > 0)
-    table = ModeTable(
-        q=q,
-        weights=weights[0],
-        eigenvalues=eigenvalues,
-        kept=which.kept,
-        translations=which.translations,
-        imaginary=which.imaginary,
-        shares=each @ subject.members.T.astype(each.dtype),
-        displacements=jax.vmap(lambda T: mode_displacements(found, T, which.kept, blocks))(
+    table = {
+        "q": q,
+        "weights": weights[0],
+        "eigenvalues": eigenvalues,
+        "kept": which.kept,
+        "translations": which.translations,
+        "imaginary": which.imaginary,
+        "shares": each @ subject.members.T.astype(each.dtype),
+        "displacements": jax.vmap(lambda T: mode_displacements(found, T, which.kept, blocks))(
             temperatures
         ),
-        participation=participation_ratio(each, real),
-        participation_mass_weighted=participation_ratio_mass_weighted(each, crystal.masses, real),
-        coupling=coupling(found, subject.among, blocks),
-        coupling_paper=paper.values,
-        on_boundary=paper.on_boundary,
-    )
+        "participation": participation_ratio(each, real),
+        "participation_mass_weighted": participation_ratio_mass_weighted(
+            each, crystal.masses, real
+        ),
+        "coupling": coupling(found, subject.among, blocks),
+        "coupling_paper": paper.values,
+        "on_boundary": paper.on_boundary,
+    }
     U = jax.vmap(
         lambda w: displacement_tensors(replace(found, weights=w), temperatures, which.kept)
     )(weights)
@@ -457,8 +460,8 @@ def eigenpairs_of(
 
 def described(
     subject: Subject, q: Float[Array, "q 3"], values, E, temperatures, floor
-) -> ModeTable:
-    """Return the table of modes with eigenvectors E (columns), which all have weight 1/N_q."""
+) -> dict[str, Array]:
+    """Return the columns of a `ModeTable` for eigenvectors E (columns), each q of weight 1/N_q."""
     weights = jnp.full((1, 1, len(q)), 1 / len(q))
     together = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], subject)
     return _describe(together, q[None], weights, values, E, temperatures, jnp.asarray(floor))[0]

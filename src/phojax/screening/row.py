@@ -36,6 +36,7 @@ from phojax.symmetry import SpaceGroup, space_group
 
 _ROUGH_MSD = 0.1  # relative change of the MSD between width 0 and the width in use
 _ROUGH_THZ = 0.1  # change of the lowest frequency, likewise
+_WRONG = 0.01  # residual of given force constants, relative to the largest
 _NOISY = 0.05  # relative statistical error of the MSD
 
 
@@ -133,6 +134,17 @@ def row_from_force_constants(
     symmetric, residuals = enforced(constants)
     flags: list[str] = []
     remarks = list(notes)
+    largest = float(np.abs(np.asarray(constants.values)).max())
+    for flag, what, residual in (
+        ("force_constants_asymmetric", "are not symmetric under exchange", residuals.permutation),
+        ("force_constants_break_sum_rule", "break the sum rule", residuals.translation),
+    ):
+        if residual > _WRONG * largest:
+            flags.append(flag)
+            remarks.append(
+                f"the force constants {what} by {residual:.2g} eV/Å² (largest {largest:.2g}): "
+                "check the forces they come from"
+            )
     charges, nac = _charges(born, group, settings, flags, remarks)
     origin = {"source": "force constants", "program": source}
     used = symmetric if settings.sum_rules else constants
