@@ -73,7 +73,7 @@ def connected_branches(
         rows: Neighbouring q-points in order, along one straight line.
         width: Of the spectrum in the unit of λ, for the degenerate blocks; that of `path` by
             default.
-        blocks: (q, mode) those of the rows, if known; labels below the number of modes.
+        blocks: (q, mode) those of the rows, if known.
 
     Raises:
         InputError: no rows.
@@ -172,8 +172,9 @@ def _step(e, blocks, carried) -> tuple[np.ndarray, float, np.ndarray]:
 
 def _per_block(overlaps: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     """Return (mode, branch): a mode offers what its block does."""
-    member = blocks[:, None] == np.arange(len(blocks))  # mode, block
-    return (member.T.astype(float) @ overlaps)[blocks]
+    labels, own = np.unique(blocks, return_inverse=True)
+    member = labels[:, None] == blocks  # block, mode
+    return (member.astype(float) @ overlaps)[own]
 
 
 def _assigned(gain: np.ndarray) -> tuple[np.ndarray, float]:
