@@ -261,7 +261,7 @@ def polar(folder, out, *more):
     return json.loads((out / "phonopy_disp" / "record.json").read_text())
 
 
-def test_born_charges_give_the_non_analytic_term(phonopy_files, tmp_path):
+def test_born_charges_give_the_non_analytic_term(phonopy_files, tmp_path, capsys):
     folder, _ = phonopy_files
     names = ["band.yaml", "mesh.hdf5", "phononwebsite.json", "FORCE_CONSTANTS"]
     (tmp_path / "mine.py").write_text(
@@ -295,6 +295,8 @@ def test_born_charges_give_the_non_analytic_term(phonopy_files, tmp_path):
 
     assert record["descriptors"]["mine:highest"]["mesh"] == record["frequency_max_THz"]
     assert record["descriptors"]["mine:broken"] is None
+    assert "highest mesh" in capsys.readouterr().out
+    assert "descriptors.mine:highest.mesh" in pd.read_csv(tmp_path / "phonons.csv").columns
     assert "descriptor_failed" in record["flags"]
     assert record["structural"]["neighbors_crystalnn"] == 6
 

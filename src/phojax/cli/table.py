@@ -48,12 +48,24 @@ def printed_table(records: list[dict[str, Any]], settings: PhononSettings) -> st
         T = f"{max(settings.temperatures):g}"
         coupling = record["coupling_mean_below_low_frequency"].get(T)
         row["coupling"] = "" if coupling is None or coupling != coupling else f"{coupling:.2f}"
+        for name, value in _user_values(record.get("descriptors", {})):
+            row[name] = "" if value is None else f"{value:.5g}"
         row["flags"] = " ".join(record["flags"])
         rows.append(row)
     table = pd.DataFrame(rows).fillna("")
     text = io.StringIO()
     table.to_string(text, index=False)
     return text.getvalue()
+
+
+def _user_values(descriptors: dict[str, Any]):
+    """Yield (column, number) of the user's own descriptors; texts are in the CSV file alone."""
+    for name, value in descriptors.items():
+        short = name.partition(":")[2]
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        for part, number in parts:
+            if number is None or isinstance(number, int | float):
+                yield f"{short} {part}".strip(), number
 
 
 def write_csv(path: str | os.PathLike, records: list[dict[str, Any]]) -> None:

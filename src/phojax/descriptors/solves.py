@@ -156,7 +156,7 @@ def displacement_tensor_by_solves(
     if terms.powers.shape[0]:
         t = 2 * R / terms.reach - unit, 2 * S / terms.reach
         total = total + _polynomial_blocks(terms.powers, *t)
-    middle = terms.reach / 2
+    middle = a * held / 2  # reach/2, but with its derivative by T
     total = total - (1 / middle + terms(middle)) * rigid
     # The norm of a column of D is at most its largest eigenvalue.
     columns = jnp.max(jnp.where(real, jnp.sum(R**2 + S**2, axis=-2), 0.0))
@@ -184,7 +184,9 @@ def stable_points(
 def _prepared(D, q, crystal, free, level):
     """Return D with its translations at `level`, the blocks of TT†, and which rows are atoms'."""
     shifted, T = without_translations(hermitian_part(D), q, crystal, free)
-    down = jnp.broadcast_to(level, (D.shape[0],)) - shift_of(D)
+    # The eigenvalue that the translations have now, a constant (`shift_of` D and its padding).
+    above = jax.lax.stop_gradient(jnp.einsum("qmc,qmn,qnc->q", T.conj(), shifted, T).real / 3)
+    down = jnp.broadcast_to(level, above.shape) - above
     shifted = shifted + down[:, None, None] * (T @ T.conj().swapaxes(-1, -2))
     T = T.reshape(T.shape[0], -1, 3, 3)
     return shifted, jnp.einsum("qiac,qibc->qiab", T, T.conj()).real, ~padding(crystal)
