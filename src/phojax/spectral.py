@@ -29,6 +29,7 @@ DEGENERATE = 1e-6
 
 _EPS = 2.0**-52
 _TINY = 1e-300
+_ALIKE = 1e8  # errors of f beyond rounding, by which two good estimates may differ
 
 
 def matrix_function(
@@ -118,7 +119,9 @@ def divided_differences(f: Callable, x: Float[Array, "*batch n"]) -> Float[Array
     scale = jnp.maximum(jnp.abs(simpson), _TINY)
     simpson_error = jnp.abs(simpson - trapezoid) / scale * jnp.abs(simpson - trapezoid)
     # Written such that NaN (f singular half-way) leaves the quotient.
-    near = (gap == 0) | (simpson_error <= quotient_error)
+    # A step between a and b is seen by the quotient alone: there the two are far apart.
+    alike = jnp.abs(simpson - quotient) <= _ALIKE * (quotient_error + simpson_error)
+    near = (gap == 0) | ((simpson_error <= quotient_error) & alike)
     return jnp.where(near, jnp.where(gap == 0, trapezoid, simpson), quotient)
 
 

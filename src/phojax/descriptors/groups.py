@@ -47,6 +47,8 @@ from phojax.units import frequency_THz
 GAP = 0.05
 """Distance in THz that a group of bands must keep from all others."""
 
+_AT_REST = 1e-12  # share of a mode's weight below which atoms count as not moving
+
 
 def group_projectors(
     D: Complex[Array, "q mode mode"], bands: tuple[int, int], gap: float = GAP
@@ -131,10 +133,10 @@ def group_coupling_from_matrix(
     bond = of_bond.real * jnp.cos(angle) - of_bond.imag * jnp.sin(angle)
     size = atomic_traces(P)
     mobile, host = size[:, among.mobile] @ among.counted, size[:, among.host] @ among.counted
-    norm = mobile * host
-    return jnp.where(
-        norm > 0, bond @ among.counted / jnp.sqrt(jnp.where(norm > 0, norm, 1)), jnp.nan
-    )
+    # Where one side is at rest C has no value and, next to it, no derivative.
+    moves = jnp.minimum(mobile, host) > _AT_REST * (bands[1] - bands[0])
+    norm = jnp.where(moves, mobile * host, 1.0)
+    return jnp.where(moves, bond @ among.counted / jnp.sqrt(norm), jnp.nan)
 
 
 def group_top_from_matrix(
