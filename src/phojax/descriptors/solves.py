@@ -122,7 +122,7 @@ def displacement_tensor_by_solves(
     eigenvalue that must exceed what `terms` were made for (a lower bound is tested, so that not
     all such cases are seen).
     Differentiable in D, masses and T to any order, at degenerate modes as well.
-    Measured on one CPU core (benchmarks/displacements_by_solves.py): values in 0.4 to 0.7 of the
+    Measured on one CPU core (benchmarks/displacements_by_solves.py): values in 0.35 to 0.75 of the
     time of the eigenvector form; with gradients 0.5 to 0.8 of it where no pole is needed (hot, 60
     modes and more), no gain or a loss otherwise.
     Memory: some 100 bytes per entry of D; twice that for gradients.
