@@ -109,9 +109,6 @@ def test_settings_refuse_temperatures_that_are_none(temperature):
         phojax.PhononSettings(temperatures=(300.0, temperature))
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, strict=True, reason="the answer is that of 0 K, or finite and wrong"
-)
 @pytest.mark.parametrize("quantity", ["displacements", "free energy", "missing cell"])
 def test_temperatures_below_zero_have_no_answer(quantity):
     """An error, or under jit NaN."""

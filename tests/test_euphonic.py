@@ -243,9 +243,7 @@ def test_projected_densities_of_states(case, plain):
 
 @pytest.mark.parametrize("by_phonopy", [
     True,
-    pytest.param(False, marks=pytest.mark.xfail(
-        raises=KeyError, strict=True, reason="phonopy.yaml without the unit of force constants"
-    )),
+    False,
 ])  # fmt: skip
 def test_files_are_read_by_euphonic(tmp_path, by_phonopy):
     """What we write; and that again, read and written by phonopy."""

@@ -51,13 +51,13 @@ class Spectrum(Protocol):
     """Eigenvalues at weighted points: `Modes`, or a table that left the eigenvectors behind."""
 
     @property
-    def weights(self) -> Float[Array, " q"]:
-        """Weights of the points."""
+    def weights(self) -> Any:
+        """(q,) weights of the points."""
         ...
 
     @property
-    def eigenvalues(self) -> Float[Array, "q mode"]:
-        """λ = ω², signed, eV Å⁻² amu⁻¹."""
+    def eigenvalues(self) -> Any:
+        """(q, mode) λ = ω², signed, eV Å⁻² amu⁻¹."""
         ...
 
 
@@ -126,7 +126,7 @@ def modes(
     check_shape("weights", weights, (count,), "one per q")
     held = interpolation(force_constants)
     crystal = held.crystal
-    chunk = chunk_size(crystal) if chunk is None else chunk
+    chunk = chunk_size(crystal) if chunk is None else max(1, chunk)
 
     def solve(points):
         q, directions = points
@@ -232,16 +232,23 @@ def without_translations(
     f(D') − f(s) TT† (`shift_of` gives s) is f(D) without them. Differentiable in D and masses.
     Without translations at all (not `free`) D' is D.
     """
+    s = shift_of(D)
     D, T = apart_from_translations(D, q, crystal, free)
-    return moved_up(D, T), T
+    return moved_up(D, T, s), T
 
 
 def moved_up(
-    D: Complex[Array, "q mode mode"], T: Complex[Array, "q mode 3"]
+    D: Complex[Array, "q mode mode"],
+    T: Complex[Array, "q mode 3"],
+    s: Float[Array, " q"] | None = None,
 ) -> Complex[Array, "q mode mode"]:
-    """Return D' = D − DTT† − T(DT)† + T (T†DT + s) T† of eq. (2), one thin product."""
+    """Return D' = D − DTT† − T(DT)† + T (T†DT + s) T† of eq. (2), one thin product.
+
+    By default s lies above the spectrum of D, its padding included.
+    """
+    s = shift_of(D) if s is None else s
     DT = D @ T
-    inner = dagger(T) @ DT + shift_of(D)[:, None, None] * jnp.eye(3)
+    inner = dagger(T) @ DT + s[:, None, None] * jnp.eye(3)
     return D + (T @ inner - DT) @ dagger(T) - T @ dagger(DT)
 
 

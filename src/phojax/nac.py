@@ -27,7 +27,7 @@ from jaxtyping import Array, Complex, Float, Int
 from phojax.checks import check_finite, check_shape, fail
 from phojax.force_constants.container import ForceConstants
 from phojax.pytree import pytree
-from phojax.structure import Structure, Supercell, supercell
+from phojax.structure import Structure, Supercell, commensurate_points
 from phojax.symmetry import SpaceGroup
 from phojax.units import COULOMB
 
@@ -94,7 +94,10 @@ def born_charges(charges, dielectric, factor: float = COULOMB) -> BornCharges:
     eps = np.asarray(dielectric, float)
     if np.linalg.eigvalsh((eps + eps.T) / 2)[0] <= 0:
         raise fail(f"a dielectric tensor {eps.tolist()}", "a positive one")
-    return BornCharges(jnp.asarray(charges), jnp.asarray(eps), jnp.asarray(float(factor)))
+    if not 0 < factor < np.inf:
+        raise fail(f"a factor {factor}", "e²/4πε₀ in eV Å, 14.4 or near it")
+    Z = jnp.asarray(np.asarray(charges, float))
+    return BornCharges(Z, jnp.asarray((eps + eps.T) / 2), jnp.asarray(float(factor)))
 
 
 def neutral(
@@ -222,14 +225,6 @@ def long_range_part(charged: Dipoles, cells: Supercell) -> Float[Array, "i jL 3 
     moved = jnp.exp(-2j * jnp.pi * q @ jnp.asarray(images.T, q.dtype))  # q L
     values = jnp.einsum("qL,qij,qiajb->ijLab", moved, own, D).real / copies
     return values.reshape(n, n * copies, 3, 3)
-
-
-def commensurate_points(cells: Supercell) -> Float[np.ndarray, "q 3"]:
-    """Return the q-points, fractional, whose waves fit the supercell; one per copy of the cell."""
-    P = np.asarray(cells.matrix)
-    m = supercell(cells.primitive, P.T).images
-    q = m @ np.linalg.inv(P).T
-    return q - np.rint(q)
 
 
 def _pair_sums(charged, crystal, q, directions) -> Complex[Array, "q i j 3 3"]:

@@ -149,6 +149,14 @@ def supercell(primitive: Structure, matrix) -> Supercell:
     return Supercell(primitive, tuple(map(tuple, np.rint(P).astype(int).tolist())))
 
 
+def commensurate_points(cells: Supercell) -> Float[np.ndarray, "q 3"]:
+    """Return the q-points, fractional, whose waves fit the supercell; one per copy of the cell."""
+    P = np.asarray(cells.matrix)
+    # P q is integer for q = P⁻¹ m, m one of each class modulo the columns of P.
+    q = _points_inside(tuple(map(tuple, P.T.tolist()))) @ np.linalg.inv(P).T
+    return q - np.rint(q)
+
+
 @functools.lru_cache(maxsize=256)
 def _points_inside(matrix: tuple[tuple[int, int, int], ...]) -> np.ndarray:
     """Return the integer points L with 0 <= L P⁻¹ < 1, origin first."""

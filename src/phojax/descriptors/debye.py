@@ -192,12 +192,14 @@ def gamma_cell_correction(
         width: s in longest steps of the mesh. From 1.5 on the result hardly depends on it.
 
     Raises:
-        InputError: divisions that are not three positive integers.
+        InputError: divisions that are not three positive integers; T below 0.
     """
     n = np.asarray(divisions)
     check_shape("mesh", n, (3,))
     if n.dtype.kind != "i" or n.min() < 1:
         raise fail(f"mesh {n.tolist()}", "three integers of at least 1")
+    if not temperature >= 0:
+        raise fail(f"temperature {temperature}", "a number in K, 0 or more")
     if not found.stable:
         return np.full((3, 3), np.nan)
     basis = 2 * np.pi * np.linalg.inv(found.cell).T

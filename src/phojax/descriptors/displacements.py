@@ -76,14 +76,15 @@ def oscillator_variance(
 ) -> Float[Array, "*batch"]:
     """Return g(λ, T), eq. (2), in amu Å², for λ > 0 in eV Å⁻² amu⁻¹ and T ≥ 0 in K.
 
-    Limits: ħ/2ω at T = 0; k_BT/λ where k_BT ≫ ħω. Diverges as λ → 0⁺.
+    Limits: ħ/2ω at T = 0; k_BT/λ where k_BT ≫ ħω. Diverges as λ → 0⁺. NaN where T < 0.
     """
     temperature = jnp.asarray(temperature, float)
     omega = jnp.sqrt(eigenvalue)
     # Both branches of `where` are differentiated: keep T = 0 out of the first.
     warm = temperature > 0
     x = HBAR * omega / (2 * KB * jnp.where(warm, temperature, 1.0))
-    return HBAR / (2 * omega) * jnp.where(warm, 1 / jnp.tanh(x), 1.0)
+    spread = jnp.where(warm, 1 / jnp.tanh(x), 1.0)
+    return HBAR / (2 * omega) * jnp.where(temperature >= 0, spread, jnp.nan)
 
 
 def variance_above(

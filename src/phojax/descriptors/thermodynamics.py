@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float
 from scipy import constants as _si
 
+from phojax.dynmat import padding
 from phojax.modes import Spectrum, at_gamma, shift_of, without_translations
 from phojax.pytree import pytree
 from phojax.spectral import Scalar, trace_function
@@ -121,7 +122,9 @@ def thermodynamics_from_matrices(
         free: Whether there are translations at Γ; not where atoms are held (static).
     """
     shifted, _ = without_translations(D, q, crystal, free)
-    s, rigid = shift_of(D), jnp.where(at_gamma(q) & free, 3, 0)
+    # At s lie the translations, and the modes of padding atoms.
+    s = shift_of(D)
+    extra = jnp.where(at_gamma(q) & free, 3, 0) + jnp.sum(padding(crystal))
 
     def summed(f):
         def above(eigenvalue, temperature, floor):
@@ -129,7 +132,7 @@ def thermodynamics_from_matrices(
             return jnp.where(kept, f(jnp.where(kept, eigenvalue, 1.0), temperature), 0.0)
 
         trace = trace_function(above, shifted, temperature, floor)
-        return weights @ (trace - rigid * above(s, temperature, floor))
+        return weights @ (trace - extra * above(s, temperature, floor))
 
     return _collected(temperature, summed)
 
@@ -159,4 +162,5 @@ def _reduced(eigenvalue, temperature):
     warm = temperature > _ZERO
     T = jnp.where(warm, temperature, 1.0)
     omega = jnp.sqrt(eigenvalue)
+    omega = jnp.where(temperature >= 0, omega, jnp.nan)  # no such temperature, no answer
     return omega, jnp.minimum(HBAR * omega / (KB * T), _COLD), warm, T

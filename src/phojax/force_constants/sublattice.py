@@ -31,7 +31,7 @@ from phojax.checks import fail
 from phojax.force_constants.container import ForceConstants, Images
 from phojax.force_constants.sum_rules import projected
 from phojax.spectral import dagger, hermitian_part
-from phojax.structure import Structure, Supercell, supercell
+from phojax.structure import Structure, Supercell, commensurate_points, supercell
 
 Selection = str | Sequence[int]
 """Atoms of the primitive cell: an element's symbol, or numbers counted from 0."""
@@ -94,7 +94,8 @@ def relaxed(constants: ForceConstants, followers: Selection) -> ForceConstants:
     kept = others(crystal, followers)
     n, copies = len(crystal), len(constants.supercell.images)
     by_cell = constants.values.reshape(n, n, copies, 3, 3)
-    phases = jnp.asarray(_commensurate_phases(constants.supercell))
+    waves = commensurate_points(constants.supercell) @ constants.supercell.images.T
+    phases = jnp.exp(2j * jnp.pi * waves)
     matrices = jnp.einsum("ijLab,qL->qiajb", by_cell, phases).reshape(copies, 3 * n, 3 * n)
     effective = _schur(matrices, _rows(kept), _rows(np.setdiff1d(np.arange(n), kept)))
     effective = effective.reshape(copies, len(kept), 3, len(kept), 3)
@@ -211,12 +212,3 @@ def _schur(
     coupling = matrices[:, B[:, None], A]
     response = jnp.linalg.solve(matrices[:, B[:, None], B], coupling)
     return hermitian_part(matrices[:, A[:, None], A] - dagger(coupling) @ response)
-
-
-def _commensurate_phases(cells: Supercell) -> Complex[np.ndarray, "q cell"]:
-    """Return exp(2πi q·L) for the q-points at which the supercell's lattice has phase 1."""
-    P = np.asarray(cells.matrix)
-    # P q is integer for q = P⁻¹ m, m one of each class modulo the columns of P.
-    m = supercell(cells.primitive, P.T).images
-    q = m @ np.linalg.inv(P).T
-    return np.exp(2j * np.pi * q @ np.asarray(cells.images).T)

@@ -6,6 +6,7 @@ is symmetrised here: sum rules are enforced, and their residuals reported, furth
 """
 
 import pathlib
+import re
 from typing import Any
 
 import jax.numpy as jnp
@@ -206,6 +207,8 @@ def _yaml_text(phonon: Phonopy, born: BornCharges | None) -> str:
         }
         file.nac_params = nac
     text = str(file) + "\n"
+    # phonopy names this unit only where its object holds force constants; Euphonic asks for it.
+    text = re.sub(r"(?m)^(  length: .*)$", r'\1\n  force_constants: "eV/angstrom^2"', text, count=1)
     # phonopy writes masses with six decimals: 1e-8 of a mass, and of every λ.
     for mass in set(phonon.unitcell.masses.tolist()):
         text = text.replace(f"mass: {mass:f}\n", f"mass: {mass!r}\n")

@@ -296,7 +296,7 @@ def _solve_chunk(together: Subject, q, directions, weights, temperatures, floor)
 
 
 def _solve(held: Interpolation, q, directions):
-    """Return λ and e (columns) of all q of all crystals in one row."""
+    """Return λ and e (rows) of all q of all crystals in one stack."""
     D, T = _matrices(held, q, directions)
     if jax.devices()[0].platform != "cpu":
         return _eigenpairs(D, T)
@@ -318,7 +318,10 @@ def _matrices(
     return D.reshape(-1, n, n), T.reshape(-1, n, 3)
 
 
-_eigenpairs = jax.jit(eigenpairs_apart)
+@jax.jit
+def _eigenpairs(D, T):
+    values, E = eigenpairs_apart(D, T)
+    return values, E.swapaxes(-1, -2)
 
 
 @jax.jit
@@ -328,30 +331,43 @@ def _moved(D, T):
 
 @jax.jit
 def _returned(values, E, D, T):
-    return jax.lax.cond(
-        jnp.any(T != 0), lambda: translations_returned(values, E, D, T), lambda: (values, E)
-    )
+    def back():
+        found, columns = translations_returned(values, E.swapaxes(-1, -2), D, T)
+        return found, columns.swapaxes(-1, -2)
+
+    return jax.lax.cond(jnp.any(T != 0), back, lambda: (values, E))
 
 
 def _eigenpairs_on_host(D) -> tuple[np.ndarray, np.ndarray]:
-    """Return eigenpairs of a stack, shared among the cores, one matrix in one thread."""
+    """Return λ and e (rows) of a stack, shared among the cores, one matrix in one thread."""
+    D = np.asarray(D)
+    values, E = np.empty(D.shape[:2]), np.empty_like(D)
+
+    def fill(rows):
+        values[rows], columns = np.linalg.eigh(D[rows])
+        E[rows] = columns.swapaxes(-1, -2)  # numpy turns them round faster than XLA
+
     workers = os.cpu_count() or 1
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as threads:
-        parts = list(threads.map(np.linalg.eigh, np.array_split(np.asarray(D), workers)))
-    return np.concatenate([x for x, _ in parts]), np.concatenate([E for _, E in parts])
+        list(threads.map(fill, np.array_split(np.arange(len(D)), 4 * workers)))
+    return values, E
 
 
 @jax.jit
 def _describe(together: Subject, q, weights, values, E, temperatures, floor):
     crystals, count = q.shape[:2]
     n = values.shape[-1]
-    E = E.swapaxes(-1, -2).reshape(crystals, count, n, n // 3, 3)
+    E = E.reshape(crystals, count, n, n // 3, 3)
 
     def one(subject, q, weights, values, E):
         return _described(subject, q, weights, values, E, temperatures, floor)
 
-    values = values.reshape(crystals, count, n)
-    table, U = jax.vmap(one)(together, q, weights, values, E)
+    arguments = (together, q, weights, values.reshape(crystals, count, n), E)
+    if crystals == 1:  # batched products of a single crystal take XLA twice as long
+        alone = one(*jax.tree.map(lambda leaf: leaf[0], arguments))
+        table, U = jax.tree.map(lambda leaf: leaf[None], alone)
+    else:
+        table, U = jax.vmap(one)(*arguments)
     return table, U, E
 
 
@@ -455,13 +471,13 @@ def eigenpairs_of(
     filled = np.concatenate([q, np.repeat(q[-1:], spare, axis=0)]).reshape(-1, 1, size, 3)
     parts = [_solve(together, jnp.asarray(part), jnp.zeros((1, size, 3))) for part in filled]
     values, E = (jnp.concatenate(part)[: len(q)] for part in zip(*parts, strict=True))
-    return values, E.swapaxes(-1, -2).reshape(*values.shape, -1, 3)
+    return values, E.reshape(*values.shape, -1, 3)
 
 
 def described(
     subject: Subject, q: Float[Array, "q 3"], values, E, temperatures, floor
 ) -> dict[str, Array]:
-    """Return the columns of a `ModeTable` for eigenvectors E (columns), each q of weight 1/N_q."""
+    """Return the columns of a `ModeTable` for eigenvectors E (rows), each q of weight 1/N_q."""
     weights = jnp.full((1, 1, len(q)), 1 / len(q))
     together = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], subject)
     return _describe(together, q[None], weights, values, E, temperatures, jnp.asarray(floor))[0]

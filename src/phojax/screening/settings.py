@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
+import numpy as np
 from ase.data import atomic_numbers
 
 from phojax.brillouin import DEFAULT_SPACING
@@ -71,7 +72,8 @@ class PhononSettings:
         if len({f"{t:g}" for t in self.temperatures}) < len(self.temperatures):
             raise fail(f"temperatures {list(self.temperatures)}", "each one once, to six digits")
         if self.mesh is not None and (
-            len(self.mesh) != 3 or any(n != int(n) or n < 1 for n in self.mesh)
+            len(self.mesh) != 3
+            or not all(isinstance(n, int | np.integer) and n >= 1 for n in self.mesh)
         ):
             raise fail(f"mesh {list(self.mesh)}", "three integers of at least 1")
         if self.width is not None and not 0 <= self.width <= 0.5:
