@@ -174,6 +174,7 @@ def descriptor_share(ours: Ours, held, repeat: int) -> tuple[float, float]:
     D = jax.jit(dynamical_matrices)(held, jnp.asarray(ours.mesh.q))
     eigh = jax.jit(lambda D: jnp.linalg.eigh(D, symmetrize_input=False))
     _, _, floor, (values, E) = best(lambda: jax.block_until_ready(eigh(D)), repeat)
+    E = jnp.asarray(np.ascontiguousarray(np.swapaxes(E, -1, -2)))
     T = jnp.asarray([300.0])
     _, _, used, _ = best(
         lambda: jax.block_until_ready(
