@@ -58,7 +58,12 @@ from phojax.symmetry import (
     symmetrized,
     symmetrized_tensors,
 )
-from phojax.velocities import directional_velocities, group_velocities, sound_velocities
+from phojax.velocities import (
+    directional_velocities,
+    group_velocities,
+    sound_velocities,
+    symmetrized_velocities,
+)
 
 __all__ = [
     "BornCharges",
@@ -127,6 +132,7 @@ __all__ = [
     "supercell",
     "symmetrized",
     "symmetrized_tensors",
+    "symmetrized_velocities",
     "tetrahedron_dos",
     "tetrahedron_neighbours",
     "thermodynamics",

@@ -68,6 +68,14 @@ class BandPath:
     segments: tuple[slice, ...]
     labels: tuple[tuple[str, str], ...]
 
+    @property
+    def directions(self) -> np.ndarray:
+        """(point, 3) the direction of the segment that each point is on, fractional."""
+        along = np.zeros(self.q.shape)
+        for part in self.segments:
+            along[part] = self.q[part][-1] - self.q[part][0]
+        return along
+
 
 def mesh_divisions(crystal: Structure, spacing: float = DEFAULT_SPACING) -> tuple[int, int, int]:
     """Return the divisions that make neighbouring points at most `spacing` Å⁻¹ apart."""

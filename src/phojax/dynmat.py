@@ -14,9 +14,10 @@ Source: Born, Huang, Dynamical Theory of Crystal Lattices (1954), § 38.
 
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from phojax.checks import check_float64
+from phojax.checks import check_finite, check_float64, fail
 from phojax.force_constants.container import ForceConstants
 from phojax.nac import BornCharges, Dipoles, dipole_matrices, dipoles, without_dipoles
 from phojax.pytree import pytree
@@ -53,9 +54,25 @@ def interpolation(
     Args:
         force_constants: Φ with its cells; an Interpolation is returned as it is.
         born: Neutral Born charges (`nac.neutral`) for the non-analytic term.
+
+    Raises:
+        InputError: values that are not finite; charges for what is laid out already, or that do
+            not add up to zero.
     """
     if not isinstance(force_constants, ForceConstants):
+        if born is not None:
+            raise fail(
+                "Born charges for force constants that are laid out already",
+                "the force constants themselves",
+                "Call interpolation(force_constants, born) once",
+            )
         return force_constants
+    for name, value in (
+        ("force constants", force_constants.values),
+        ("Born charges", born.charges if isinstance(born, BornCharges) else 0.0),
+    ):
+        if not isinstance(value, Tracer):
+            check_finite(name, value)
     crystal = force_constants.supercell.primitive
     charged = dipoles(born, crystal) if isinstance(born, BornCharges) else born
     short: ForceConstants = force_constants

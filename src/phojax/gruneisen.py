@@ -126,7 +126,7 @@ def mean_gruneisen(
     Args:
         found: Modes on a mesh; on one that a space group reduced, of its full symmetry.
         parameters: γ of its modes.
-        temperature: T > 0 in K; without it all modes weigh the same.
+        temperature: T > 0 in K; without it all modes weigh the same. NaN for others.
     """
     kept = jnp.isfinite(parameters) & (found.eigenvalues > 0)
     share = jnp.where(kept, found.weights[:, None], 0.0)
@@ -138,6 +138,7 @@ def mean_gruneisen(
 def _heat_capacity(eigenvalue, kept, temperature):
     """Return C/k_B of eq. (2)."""
     x = HBAR * jnp.sqrt(jnp.where(kept, eigenvalue, 1.0)) / (2 * KB * temperature)
+    x = jnp.where(jnp.asarray(temperature) > 0, x, jnp.nan)
     # x/sinh x without overflow.
     return (2 * x * jnp.exp(-x) / -jnp.expm1(-2 * x)) ** 2
 

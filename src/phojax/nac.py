@@ -113,6 +113,8 @@ def neutral(
         InputError: charges that do not fit the group's atoms.
     """
     Z, eps = np.asarray(born.charges), np.asarray(born.dielectric)
+    check_finite("Born charges", Z)
+    check_finite("dielectric tensor", eps)
     given = Z
     if group is not None:
         if len(Z) != group.permutation.shape[1]:
@@ -151,6 +153,8 @@ def dipoles(born: BornCharges, crystal: Structure, points: int = _POINTS) -> Dip
         InputError: charges that do not fit the crystal.
     """
     check_shape("Born charges", born.charges, (len(crystal), 3, 3), "one tensor per atom")
+    check_finite("Born charges", born.charges)
+    check_finite("dielectric tensor", born.dielectric)
     cell, eps = np.asarray(crystal.cell, float), np.asarray(born.dielectric, float)
     basis = 2 * np.pi * np.linalg.inv(cell).T
     cutoff = 2 * np.pi * (3 * points / (4 * np.pi * abs(np.linalg.det(cell)))) ** (1 / 3)

@@ -17,14 +17,20 @@ import numpy as np
 from jaxtyping import Array, Complex, Shaped
 
 from phojax.brillouin import Mesh
-from phojax.checks import fail
+from phojax.checks import check_shape, fail
 from phojax.modes import Modes
 from phojax.symmetry import SpaceGroup
 
 
 def unfolded(values: Shaped[Array, "q *rest"], mesh: Mesh) -> Shaped[np.ndarray, "full *rest"]:
-    """Return on the full mesh what is the same at all points of a star: per q, or per mode."""
-    return np.asarray(values)[mesh.irreducible]
+    """Return on the full mesh what is the same at all points of a star: per q, or per mode.
+
+    Raises:
+        InputError: another number of points than the mesh has irreducible ones.
+    """
+    given = np.asarray(values)
+    check_shape("values", given, (len(mesh.q), *given.shape[1:]), "one per irreducible point")
+    return given[mesh.irreducible]
 
 
 def unfolded_by_atom(
@@ -58,10 +64,14 @@ def unfolded_modes(found: Modes, mesh: Mesh, group: SpaceGroup | None) -> Modes:
         group: None in the latter case.
 
     Raises:
-        InputError: modes of other points than those of the mesh.
+        InputError: modes of other points than those of the mesh; no group where one reduced it.
     """
     if found.q.shape != mesh.q.shape or not np.allclose(found.q, mesh.q):
         raise fail("modes of other q-points", "those of the mesh", "Give modes(held, mesh.q)")
+    if group is None and np.any(mesh.operation):
+        raise fail(
+            "a mesh reduced by a space group, without the group", "the group that reduced it"
+        )
     crystal = found.structure
     x = np.asarray(crystal.fractional)
     E = np.asarray(found.eigenvectors)

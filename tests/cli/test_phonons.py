@@ -267,11 +267,13 @@ def test_born_charges_give_the_non_analytic_term(phonopy_files, tmp_path, capsys
     (tmp_path / "mine.py").write_text(
         "def highest(analysis, settings):\n"
         "    nu = analysis.on_mesh.frequencies_THz\n"
-        "    return {'mesh': nu.max(), 'mobile': settings.mobile}\n"
+        "    return {'mesh': nu.max()}\n"
         "def broken(analysis, settings):\n"
         "    return 1 / 0\n"
+        "def text(analysis, settings):\n"
+        "    return 'soft'\n"
     )
-    chosen = [word for f in ("highest", "broken") for word in ("--descriptor", f"mine:{f}")]
+    chosen = [word for f in ("highest", "broken", "text") for word in ("--descriptor", f"mine:{f}")]
     sys.path.insert(0, str(tmp_path))
     try:
         record = polar(folder, tmp_path, *chosen, "--export", *names)
@@ -293,8 +295,11 @@ def test_born_charges_give_the_non_analytic_term(phonopy_files, tmp_path, capsys
     assert heat == pytest.approx(peer.thermal_properties.heat_capacity[0], rel=1e-5)
     assert record["msd_total_missed_by_mesh_A2"]["300"] > 0
 
-    assert record["descriptors"]["mine:highest"]["mesh"] == record["frequency_max_THz"]
-    assert record["descriptors"]["mine:broken"] is None
+    found = record["descriptors"]
+    assert 0 < found["mine:highest"]["mesh"] < record["frequency_max_THz"]  # which LO at Γ is
+    assert found["mine:broken"] is None
+    assert found["mine:text"] is None
+    assert any("soft" in n or "returned a str" in n for n in record["notes"])
     assert "highest mesh" in capsys.readouterr().out
     assert "descriptors.mine:highest.mesh" in pd.read_csv(tmp_path / "phonons.csv").columns
     assert "descriptor_failed" in record["flags"]
@@ -390,7 +395,7 @@ def test_a_failed_rerun_keeps_what_there_was(rock_salt, tmp_path):
     assert main([*command, "--out", str(tmp_path / "out")]) == 1
     folder = tmp_path / "out" / "salt"
     assert "error" in json.loads((folder / "record.json").read_text())
-    assert "error" not in json.loads((folder / "record.previous.json").read_text())
+    assert "error" not in json.loads((folder / "previous" / "record.json").read_text())
 
 
 def test_an_output_folder_that_cannot_be(rock_salt, tmp_path, capsys):

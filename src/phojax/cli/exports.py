@@ -13,7 +13,7 @@ from phojax.io.phonopy_files import write_phonopy
 from phojax.io.website import write_website_json
 from phojax.modes import modes
 from phojax.screening.row import PhononRow
-from phojax.velocities import group_velocities
+from phojax.velocities import group_velocities, symmetrized_velocities
 
 EXPORTS = ("band.yaml", "mesh.hdf5", "phononwebsite.json", "FORCE_CONSTANTS")
 
@@ -24,9 +24,13 @@ def write_exports(folder: pathlib.Path, row: PhononRow, born, names: Sequence[st
     for name in names:
         path = folder / name
         if name == "band.yaml":
-            along = jax.jit(group_velocities)(found.held, found.path_modes)
+            along = jax.jit(group_velocities)(
+                found.held, found.path_modes, directions=jnp.asarray(found.path.directions)
+            )
+            # Averaged over the operations that keep q, as in phonopy's own file.
+            mean = symmetrized_velocities(along, found.path_modes.q, row.group)
             write_band_yaml(
-                path, found.path, found.path_modes, group_velocities=np.asarray(along.vectors)
+                path, found.path, found.path_modes, group_velocities=np.asarray(mean.vectors)
             )
         elif name == "phononwebsite.json":
             write_website_json(path, found.path, found.path_modes, name=row.record["name"])

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 import time
@@ -40,6 +41,7 @@ from phojax.screening.user import source_digest, user_function
 _COLUMNS_PER_FORCE_CALL = 4.0  # cost of a Hessian-vector product in force calls
 _COMPILATION = 40.0  # s per structure, on a laptop
 _ANALYSIS = 15.0  # s per set of force constants, likewise
+_OURS = ("phonons-*.p*", "structure.*", "modes.npz", "phonopy.yaml", "force_constants.hdf5")
 _FILES_BESIDE = ("force_constants.hdf5", "FORCE_CONSTANTS", "FORCE_SETS", "BORN")
 
 
@@ -179,7 +181,8 @@ def add_parser(commands) -> None:
         default=[],
         choices=EXPORTS,
         metavar="FILE",
-        help="write for other programs as well: " + ", ".join(EXPORTS),
+        help="write for other programs as well: " + ", ".join(EXPORTS) + " (the last one in "
+        "the folder phonopy-text)",
     )
     add("--no-figures", action="store_true", help="no figures")
     add("--dry-run", action="store_true", help="say what would be done and about how long it takes")
@@ -292,6 +295,7 @@ def _done_or_computed(job: Job, model, settings, options, progress: Progress) ->
             if record.get("key") == key and "error" not in record and drawn:
                 progress.end("done before")
                 return record
+        _set_aside(job)
         checkpoint = Checkpoint(job.folder / ".partial", key)
         row, born = _computed(job, model, settings, options, progress, checkpoint)
         row.record.update(key=key, input=str(job.path), wall_time_s=time.monotonic() - begin)
@@ -316,11 +320,26 @@ def _failed(job: Job, text: str, progress: Progress) -> dict[str, Any]:
               "notes": []}  # fmt: skip
     target = job.folder / "record.json"
     with contextlib.suppress(OSError, InputError):
-        if target.exists() and "error" not in read_record(target):
-            # What an earlier run computed is kept, under a name that no table reads.
-            target.replace(target.with_name("record.previous.json"))
+        _set_aside(job)
         write_record(target, record)
     return record
+
+
+def _set_aside(job: Job) -> None:
+    """Move what an earlier run made into the folder `previous`, so that nothing stale looks new."""
+    target = job.folder / "record.json"
+    try:
+        if "error" in read_record(target):
+            return
+    except (InputError, OSError):
+        return
+    previous = job.folder / "previous"
+    shutil.rmtree(previous, ignore_errors=True)
+    previous.mkdir()
+    # The record last: as long as it is there, an interrupted move is taken up again.
+    for pattern in (*_OURS, *EXPORTS, "phonopy-text", "record.json"):
+        for path in job.folder.glob(pattern):
+            path.replace(previous / path.name)
 
 
 def _key(job: Job, model: Potential | None, settings: PhononSettings, options) -> str:

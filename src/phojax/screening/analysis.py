@@ -266,10 +266,8 @@ def _mesh_points(plan: Planned) -> Points:
 
 def _path_points(plan: Planned) -> Points:
     """Return the path; at Γ each segment approaches along itself."""
-    q, directions = plan.path.q, np.zeros(plan.path.q.shape)
-    for part in plan.path.segments:
-        directions[part] = q[part][-1] - q[part][0]
-    return Points(q, np.zeros((_SUMS, len(q))), directions)
+    q = plan.path.q
+    return Points(q, np.zeros((_SUMS, len(q))), plan.path.directions)
 
 
 def _ready(plan: Planned, found: Solved, along: Solved, room: float) -> _Ready:

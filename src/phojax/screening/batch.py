@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from phojax.checks import InputError
+from phojax.checks import InputError, check_finite
 from phojax.force_constants import ForceConstants
 from phojax.nac import BornCharges
 from phojax.screening.analysis import Analysis, Planned, analysed_together, planned_points
@@ -66,6 +66,7 @@ def analysed_batch(
     plans: dict[int, Planned] = {}
     for number, item in enumerate(crystals):
         try:
+            check_finite("force constants", item.constants.values)
             plans[number] = planned_points(item.constants, item.group, settings, item.born)
         except InputError as error:
             out[number] = error

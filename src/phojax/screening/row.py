@@ -50,6 +50,7 @@ class PhononRow:
         analysis: Everything behind the record.
         force_constants: As used.
         structure: The primitive cell they belong to (relaxed where that was asked for).
+        group: Its space group.
     """
 
     record: dict[str, Any]
@@ -57,6 +58,7 @@ class PhononRow:
     analysis: Analysis
     force_constants: ForceConstants
     structure: Structure
+    group: SpaceGroup
 
 
 def row_from_potential(
@@ -225,7 +227,7 @@ def _row(
         "flags": flags,
         "notes": notes,
     }
-    return PhononRow(record, _arrays(found, settings), found, constants, crystal)
+    return PhononRow(record, _arrays(found, settings), found, constants, crystal, group)
 
 
 def _spectrum_record(found: Analysis, settings, flags: list[str], notes: list[str]) -> dict:
@@ -256,7 +258,9 @@ def _spectrum_record(found: Analysis, settings, flags: list[str], notes: list[st
         "frequency_min_q": [float(x) for x in q],
         "frequency_min_mesh_THz": on_mesh,
         "frequency_min_path_THz": on_path,
-        "frequency_max_THz": float(np.nanmax(found.on_mesh.frequencies_THz)),
+        "frequency_max_THz": max(
+            float(table.frequencies_THz.max()) for table in (found.on_mesh, found.on_path)
+        ),
         "stable": bool(stable),
         "excluded": {
             "translations_at_gamma": int(np.sum(which.translations)),

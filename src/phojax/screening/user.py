@@ -3,11 +3,12 @@
 import hashlib
 import importlib
 import inspect
-import numbers
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from phojax.checks import fail
 from phojax.screening.analysis import Analysis
@@ -64,7 +65,7 @@ def user_descriptors(
     for name in names:
         try:
             out[name] = _plain(user_function(name)(found, settings))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             out[name] = None
             flags.append("descriptor_failed")
             notes.append(f"descriptor {name}: {type(error).__name__}: {error}")
@@ -74,8 +75,9 @@ def user_descriptors(
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, bool | str) or value is None:
-        return value
-    if not isinstance(value, numbers.Number) and getattr(value, "ndim", 1) != 0:
+    array = np.asarray(value)
+    if array.ndim or array.dtype.kind not in "biuf":
         raise fail(f"it returned a {type(value).__name__}", "a number, or a dictionary of numbers")
-    return float(value)  # type: ignore[arg-type]
+    if not np.isfinite(array):
+        raise fail(f"it returned {array}", "a finite number")
+    return float(array)
