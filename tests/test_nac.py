@@ -132,6 +132,14 @@ def test_charges_that_do_not_add_up_are_told():
         dipoles(born_charges(np.zeros((3, 3, 3)), eps), crystal)
 
 
+def test_charges_come_before_the_layout():
+    crystal = charged(reference.rocksalt())
+    p = crystal.nac_params
+    born = born_charges(p["born"], p["dielectric"], p["factor"])
+    with pytest.raises(InputError, match="laid out already"):
+        interpolation(interpolation(reference.converted(crystal)), born)
+
+
 def test_sodium_chloride_splits_as_by_phonopy(shared):
     folder = shared / "data" / "oracles" / "NaCl"
     read = read_phonopy(

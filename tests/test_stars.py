@@ -67,3 +67,13 @@ def test_modes_of_another_mesh_are_refused():
     found = reference.solved(constants, jnp.asarray(other.q))
     with pytest.raises(InputError, match="those of the mesh"):
         unfolded_modes(found, mesh, None)
+
+
+def test_a_mesh_needs_the_group_that_reduced_it():
+    constants = reference.converted(reference.rocksalt())
+    mesh = gamma_mesh((2, 2, 2), space_group(constants.supercell.primitive))
+    found = reference.solved(constants, jnp.asarray(mesh.q))
+    with pytest.raises(InputError, match="without the group"):
+        unfolded_modes(found, mesh, None)
+    with pytest.raises(InputError, match="one per irreducible point"):
+        unfolded(jnp.ones((8, 6)), mesh)

@@ -317,6 +317,11 @@ def test_born_charges_give_the_non_analytic_term(phonopy_files, tmp_path, capsys
     assert json.loads((made / "phononwebsite.json").read_text())["natoms"] == 2
     assert (made / "phonopy-text" / "FORCE_CONSTANTS").exists()
 
+    # Another run leaves nothing of this one beside its own record.
+    polar(folder, tmp_path, "--no-nac")
+    assert not [name for name in ("phonopy-text", *names) if (made / name).exists()]
+    assert (made / "previous" / "band.yaml").exists()
+
 
 def test_born_charges_without_their_term_are_not_silent(phonopy_files, tmp_path, capsys):
     record = polar(phonopy_files[0], tmp_path, "--no-nac")

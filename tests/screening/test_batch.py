@@ -6,6 +6,7 @@ import numpy as np
 import phonopy_reference as reference
 from test_nac import charged
 
+from phojax.checks import InputError
 from phojax.nac import born_charges, neutral
 from phojax.screening.analysis import analysed
 from phojax.screening.batch import CrystalInput, analysed_batch
@@ -76,3 +77,14 @@ def test_crystals_of_two_sizes_share_a_shape(monkeypatch):
 def test_memory_bounds_the_points_in_flight():
     assert points_at_a_time(200, memory=1e9) < points_at_a_time(20, memory=1e9)
     assert points_at_a_time(1000, memory=1e6) == 1
+
+
+def test_a_bad_crystal_does_not_stop_the_batch():
+    good = crystal(reference.rocksalt)
+    values = good.constants.values.at[0, 0, 0, 0].set(np.nan)
+    bad = dataclasses.replace(good, constants=dataclasses.replace(good.constants, values=values))
+    (first, second), report = analysed_batch([bad, good], SETTINGS)
+    assert isinstance(first, InputError)
+    assert "not finite" in str(first)
+    assert second.tensors.shape == (2, 2, 3, 3)
+    assert report.batches == 1
