@@ -117,10 +117,13 @@ def coupling(
     c, s = (empty.at[:, row, among.host].add(f(angle) * among.counted) for f in (jnp.cos, jnp.sin))
     e = found.eigenvectors
     real, imaginary = e.real, e.imag
-    own = (real[:, :, among.ions], imaginary[:, :, among.ions])
-    pulled_real = jnp.einsum("qij,qnja->qnia", c, real) - jnp.einsum("qij,qnja->qnia", s, imaginary)
-    pulled_imag = jnp.einsum("qij,qnja->qnia", s, real) + jnp.einsum("qij,qnja->qnia", c, imaginary)
-    together = jnp.sum(own[0] * pulled_real + own[1] * pulled_imag, axis=(2, 3))
+    # One product per q: both parts of e in one, the phases as the blocks c, −s; s, c.
+    both = jnp.concatenate([real, imaginary], axis=2)
+    turn = jnp.concatenate(
+        [jnp.concatenate([c, -s], axis=2), jnp.concatenate([s, c], axis=2)], axis=1
+    )
+    own = jnp.concatenate([real[:, :, among.ions], imaginary[:, :, among.ions]], axis=2)
+    together = jnp.sum(own * jnp.einsum("qij,qnja->qnia", turn, both), axis=(2, 3))
     size = jnp.sum(real**2 + imaginary**2, axis=-1)
     number = jnp.zeros(count)
     mobile_norm = size @ number.at[among.mobile].add(among.counted)
@@ -161,9 +164,13 @@ def coupling_paper(
     angle = 2 * jnp.pi * G @ found.structure.fractional.T
     member = jnp.stack([mobile, ~mobile & (found.structure.numbers > 0)]).astype(angle.dtype)
     c, s = jnp.cos(angle)[:, None] * member, -jnp.sin(angle)[:, None] * member  # q side i
-    x, y = found.eigenvectors.real, found.eigenvectors.imag
-    real = jnp.einsum("qsi,qnia->sqna", c, x) - jnp.einsum("qsi,qnia->sqna", s, y)
-    imaginary = jnp.einsum("qsi,qnia->sqna", s, x) + jnp.einsum("qsi,qnia->sqna", c, y)
+    e = found.eigenvectors
+    both = jnp.concatenate([e.real, e.imag], axis=2)
+    turn = jnp.concatenate(
+        [jnp.concatenate([c, -s], axis=2), jnp.concatenate([s, c], axis=2)], axis=1
+    )
+    sums = jnp.einsum("qij,qnja->iqna", turn, both)  # real parts of both sides, imaginary parts
+    real, imaginary = sums[:2], sums[2:]
 
     def inner(a, b):
         return jnp.sum(real[a] * real[b] + imaginary[a] * imaginary[b], axis=-1)
