@@ -3,7 +3,8 @@
     F_i = -∂E/∂r_i,    σ_ab = (1/V) ∂E/∂ε_ab  at r -> r (1 + ε), ε symmetric
 
 A potential computes in the precision of its parameters: positions and cell are cast on the way
-in, results come back in the structure's own precision.
+in, results come back in the structure's own precision. A model that predicts forces and stress
+gives those, whatever the gradient of its energy may be.
 """
 
 from dataclasses import replace
@@ -16,26 +17,38 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from phojax.checks import InputError
-from phojax.potentials.contract import Potential, check_elements
+from phojax.potentials.contract import Potential, check_elements, why
 from phojax.structure import Structure, strained
 
 
 def energy(potential: Potential, crystal: Structure, graph: Any) -> Float[Array, ""]:
     """Return the energy of the cell in eV. Differentiable in structure and parameters."""
+    found = potential.energy(potential.params, _cast(potential, crystal), graph)
+    return found.astype(crystal.positions.dtype)
+
+
+def _cast(potential: Potential, crystal: Structure) -> Structure:
     real = [
         x.dtype for x in jax.tree.leaves(potential.params) if jnp.issubdtype(x.dtype, jnp.floating)
     ]
     inside = jnp.result_type(*real) if real else crystal.positions.dtype
-    cast = replace(
+    return replace(
         crystal, cell=crystal.cell.astype(inside), positions=crystal.positions.astype(inside)
     )
-    return potential.energy(potential.params, cast, graph).astype(crystal.positions.dtype)
+
+
+def _predicted(potential: Potential, crystal: Structure, graph: Any):
+    assert potential.predict is not None
+    found = potential.predict(potential.params, _cast(potential, crystal), graph)
+    return tuple(x.astype(crystal.positions.dtype) for x in found)
 
 
 def energy_and_forces(
     potential: Potential, crystal: Structure, graph: Any
 ) -> tuple[Float[Array, ""], Float[Array, "atom 3"]]:
     """Return the energy in eV and the forces in eV/Å."""
+    if potential.predict is not None:
+        return _predicted(potential, crystal, graph)[:2]
 
     def of_positions(x):
         return energy(potential, replace(crystal, positions=x), graph)
@@ -48,6 +61,8 @@ def energy_forces_stress(
     potential: Potential, crystal: Structure, graph: Any
 ) -> tuple[Float[Array, ""], Float[Array, "atom 3"], Float[Array, "3 3"]]:
     """Return energy (eV), forces (eV/Å) and stress (eV/Å³, positive under tension)."""
+    if potential.predict is not None:
+        return _predicted(potential, crystal, graph)
 
     def of_both(x, strain):
         return energy(potential, strained(replace(crystal, positions=x), strain), graph)
@@ -89,7 +104,8 @@ def evaluate(
         )
     if not all(bool(np.all(np.isfinite(x))) for x in result):
         raise InputError(
-            f"{potential.name} returned values that are not finite; expected finite energy, "
-            "forces and stress. Check for atoms that are too close, or choose another potential"
+            f"{potential.name} returned values that are not finite{why(potential)}; "
+            "expected finite energy, forces and stress. Check for atoms that are too close, or "
+            "choose another potential"
         )
     return result

@@ -1,12 +1,17 @@
-"""Force constants by automatic differentiation, plain or averaged over Gaussian displacements.
+"""Force constants from a potential, plain or averaged over Gaussian displacements.
 
-    Φ d = ∂/∂s ∇E(x + s d) at s = 0                                            (1)
+    Φ d = -∂/∂s F(x + s d) at s = 0                                            (1)
+    Φ d = -[F(x + h d) - F(x - h d)] / 2h                                       (1')
     Φ_σ = ⟨∇∇E(x + σξ)⟩,  ξ ~ N(0, 1) for every coordinate of the supercell      (2)
 
-(1) is the derivative of the gradient along d (forward over reverse): exact, at the cost of a few
-force calls. (2) is the Hessian of the potential smoothed with the width σ (Å); by parts it also
-equals the effective harmonic force constants of that Gaussian ensemble. It is taken over pairs
-±ξ, so that odd anharmonicity cancels, and the ξ depend on the seed alone, not on σ.
+(1) is the derivative of the forces along d, by automatic differentiation at the graph of x: exact,
+at the cost of a few force calls. (1') asks for forces alone, and its graph is made anew at every
+displacement. For forces that are predicted, not derived from an energy, Φ is the Jacobian; its
+antisymmetric part is removed and told.
+
+(2) is the Hessian of the potential smoothed with the width σ (Å); by parts it also equals the
+effective harmonic force constants of that Gaussian ensemble. It is taken over pairs ±ξ, so that
+odd anharmonicity cancels, and the ξ depend on the seed alone, not on σ.
 """
 
 import os
@@ -18,7 +23,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from phojax.checks import check_float64, fail
 from phojax.force_constants.container import ForceConstants, force_constants
@@ -27,10 +32,10 @@ from phojax.force_constants.reduction import (
     from_responses,
     independent_displacements,
 )
-from phojax.force_constants.sum_rules import Residuals, enforced, projected
-from phojax.forces import energy, energy_and_forces
-from phojax.potentials.contract import Potential, check_elements
-from phojax.structure import Structure, Supercell, strained
+from phojax.force_constants.sum_rules import Residuals, antisymmetric_ratio, enforced, projected
+from phojax.forces import energy_and_forces, energy_forces_stress
+from phojax.potentials.contract import Potential, check_elements, why
+from phojax.structure import Structure, Supercell
 from phojax.symmetry import SpaceGroup
 
 
@@ -44,7 +49,9 @@ class HessianResult:
         width: σ, Å.
         pairs: (pair, i, j·L, 3, 3) the estimate of every ± pair, sum rules enforced; one
             estimate where the width is 0.
-        columns: Hessian-vector products computed.
+        columns: Hessian-vector products computed, or differences of forces.
+        step: h of eq. (1') in Å; None for eq. (1).
+        antisymmetric: ‖Φ - Φᵀ‖ / ‖Φ + Φᵀ‖ as computed: 0 to rounding for an energy.
     """
 
     force_constants: ForceConstants
@@ -52,6 +59,8 @@ class HessianResult:
     width: float
     pairs: Float[Array, "pair i jL 3 3"]
     columns: int
+    step: float | None = None
+    antisymmetric: float = 0.0
 
     @property
     def standard_error(self) -> float | None:
@@ -107,9 +116,47 @@ def gaussian_displacements(key: jax.Array, pair: int, atoms: int) -> Float[Array
     return jax.random.normal(jax.random.fold_in(key, pair), (atoms, 3), float)
 
 
-@partial(jax.jit, static_argnames=("capacity", "batch"))
-def _responses(potential, crystal, shift, rows, capacity, batch):
+def displaced_responses(
+    potential: Potential,
+    crystal: Structure,
+    capacity,
+    atoms: Int[Array, " row"],
+    directions: Float[Array, "row 3"],
+    step: float,
+    batch: int = 1,
+) -> tuple[Float[Array, "row atom 3"], Bool[Array, ""]]:
+    """Return eq. (1') in eV/Å² for every row, and whether a graph overflowed; traceable.
+
+    Args:
+        potential: Any.
+        crystal: The supercell.
+        capacity: Sizes of its graph, which is made anew for every displacement.
+        atoms: Indices of the displaced atoms in `crystal`.
+        directions: Cartesian unit vectors.
+        step: h, Å.
+        batch: Rows computed at a time.
+    """
+
+    def forces(x):
+        moved = replace(crystal, positions=x)
+        graph = potential.graph(moved, capacity)
+        return energy_and_forces(potential, moved, graph)[1], graph.overflow
+
+    def response(row):
+        a, d = row
+        along = jnp.zeros_like(crystal.positions).at[a].set(d) * step
+        (forth, first), (back, second) = (forces(crystal.positions + s * along) for s in (1, -1))
+        return (back - forth) / (2 * step), first | second
+
+    found, overflow = jax.lax.map(response, (atoms, directions), batch_size=batch)
+    return found, jnp.any(overflow)
+
+
+@partial(jax.jit, static_argnames=("capacity", "batch", "step"))
+def _responses(potential, crystal, shift, rows, capacity, batch, step):
     moved = replace(crystal, positions=crystal.positions + shift)
+    if step is not None:
+        return displaced_responses(potential, moved, capacity, *rows, step=step, batch=batch)
     graph = potential.graph(moved, capacity)
     return responses(potential, moved, graph, *rows, batch=batch), graph.overflow
 
@@ -125,28 +172,31 @@ def hessian(
     displacements: Displacements | None = None,
     batch: int | None = None,
     workers: int | None = None,
+    step: float | None = None,
     on_pair: Callable[[int, int], None] | None = None,
     done: dict[int, np.ndarray] | None = None,
 ) -> HessianResult:
-    """Return force constants of the supercell by automatic differentiation (host loop).
+    """Return force constants of the supercell (host loop).
 
     Args:
-        potential: Twice differentiable, in float64.
+        potential: In float64; twice differentiable, or with a `step`.
         supercell: Of an exactly symmetric primitive cell.
         group: Space group of the primitive cell.
         width: σ in Å; 0 for the plain Hessian.
         pairs: Number of ± pairs where the width is not 0.
         key: Random key for ξ; needed where the width is not 0.
         displacements: Rows to compute; by default the independent ones.
-        batch: Rows at a time; by default 1 on a CPU and 16 elsewhere.
+        batch: Rows at a time; by default 1 for a potential that runs on a CPU in JAX, else 16.
         workers: Evaluations at a time, each in a thread of its own; by default one per core on a
-            CPU (networks of this size leave most of it idle), 1 elsewhere.
+            CPU (networks of this size leave most of it idle), 1 elsewhere and on the host.
+        step: h of eq. (1') in Å; None for automatic differentiation.
         on_pair: Called with (pairs finished, pairs in all).
         done: Responses of pairs computed before, by number; finished ones are added to it, so
             that the caller can store them and resume.
 
     Raises:
-        InputError: float32, a negative width, unknown elements, a result that is not finite.
+        InputError: float32, a negative width, a step that is not positive, none for a potential
+            that gives forces alone, unknown elements, a result that is not finite.
     """
     crystal = supercell.structure
     check_float64("positions", crystal.positions)
@@ -156,11 +206,16 @@ def hessian(
             f"width {width} Å with {pairs} pairs and {'a' if key is not None else 'no'} key",
             "a width of at least 0 and, above 0, at least one pair and a random key",
         )
-    on_cpu = jax.default_backend() == "cpu"
-    batch = batch or (1 if on_cpu else 16)
-    workers = workers or ((os.cpu_count() or 1) if on_cpu else 1)
+    if step is not None and not step > 0:
+        raise fail(f"a displacement of {step} Å", "a positive length such as 0.01")
+    if step is None and potential.derivatives == 1:
+        raise fail(f"second derivatives of {potential.name}, which gives forces alone",
+                   "step=, the displacement in Å for differences of forces")  # fmt: skip
+    in_cpu = jax.default_backend() == "cpu" and not potential.on_host
+    batch = batch or (1 if in_cpu else 16)
+    workers = 1 if potential.on_host else workers or ((os.cpu_count() or 1) if in_cpu else 1)
     rows = displacements or independent_displacements(supercell, group)
-    evaluate = _Evaluation(potential, supercell, rows, batch)
+    evaluate = _Evaluation(potential, supercell, rows, batch, step)
     signs = (1, -1) if width > 0 else (0,)
     count = pairs if width > 0 else 1
     done = {} if done is None else done
@@ -188,28 +243,33 @@ def hessian(
     raw = force_constants(values.mean(axis=0), supercell)
     mean, removed = enforced(raw)
     each = jax.jit(jax.vmap(lambda v: projected(v, supercell)))(values) if count > 1 else values
-    return HessianResult(mean, removed, width, each, len(rows) * len(signs) * count)
+    columns = len(rows) * len(signs) * count
+    return HessianResult(mean, removed, width, each, columns, step, antisymmetric_ratio(raw))
 
 
 class _Evaluation:
     """The responses of a supercell at shifted positions, in enlarged graphs where they need it."""
 
-    def __init__(self, potential, supercell: Supercell, rows: Displacements, batch: int) -> None:
-        self._potential, self._crystal, self._batch = potential, supercell.structure, batch
+    def __init__(
+        self, potential, supercell: Supercell, rows: Displacements, batch: int, step: float | None
+    ) -> None:
+        self._potential, self._crystal = potential, supercell.structure
+        self._batch, self._step = batch, step
         copies = len(supercell.images)
         self._rows = jnp.asarray(rows.atoms * copies), jnp.asarray(rows.directions)
         self._capacity = potential.capacity(self._crystal)
 
     def __call__(self, shift) -> np.ndarray:
         common = self._potential, self._crystal, shift, self._rows
-        found, overflow = _responses(*common, self._capacity, self._batch)
+        found, overflow = _responses(*common, self._capacity, self._batch, self._step)
         if overflow:
             moved = replace(self._crystal, positions=self._crystal.positions + shift)
             self._capacity = self._potential.capacity(moved)
-            found, overflow = _responses(*common, self._capacity, self._batch)
+            found, overflow = _responses(*common, self._capacity, self._batch, self._step)
         if overflow or not np.all(np.isfinite(found)):
             raise fail(
-                f"{self._potential.name} returned second derivatives that are not finite",
+                f"{self._potential.name} returned second derivatives that are not finite"
+                + why(self._potential),
                 "finite ones",
                 "Check for overlapping atoms, lower the width, or use another potential",
             )
@@ -225,14 +285,11 @@ def _shifted_evaluation(potential, crystal, shift, capacity):
     """
     moved = replace(crystal, positions=crystal.positions + shift)
     graph = potential.graph(moved, capacity)
-
-    def of_both(x, strain):
-        bent = strained(replace(crystal, positions=x), strain)
-        return energy(potential, replace(bent, positions=bent.positions + shift), graph)
-
-    zero = jnp.zeros((3, 3), crystal.cell.dtype)
-    value, (dx, de) = jax.value_and_grad(of_both, argnums=(0, 1))(crystal.positions, zero)
-    return (value, -dx, (de + de.T) / 2 / crystal.volume), graph.overflow
+    value, forces, stress = energy_forces_stress(potential, moved, graph)
+    # The stress of the moved crystal stretches the shifts, too: take that part of it away.
+    stretched = -shift.T @ forces
+    stress = stress - (stretched + stretched.T) / 2 / crystal.volume
+    return (value, forces, stress), graph.overflow
 
 
 def averaged_surface(

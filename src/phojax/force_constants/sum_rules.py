@@ -65,23 +65,33 @@ def permuted(values: Float[Array, "i jL 3 3"], supercell: Supercell) -> Float[Ar
     return jnp.swapaxes(values[j[None], transposed_columns(supercell).reshape(n, -1)], -1, -2)
 
 
+def antisymmetric_ratio(constants: ForceConstants) -> float:
+    """Return ‖Φ - Φᵀ‖ / ‖Φ + Φᵀ‖, the transpose in the sense of eq. (1); for concrete values."""
+    turned = permuted(constants.values, constants.supercell)
+    apart = jnp.linalg.norm(constants.values - turned)
+    return float(apart / jnp.linalg.norm(constants.values + turned))
+
+
 def enforced(constants: ForceConstants) -> tuple[ForceConstants, Residuals]:
     """Return the nearest force constants that obey eqs. (1) and (2), and what was removed.
+
+    Those of a crystal that is held obey (1) alone: eq. (2) is about moving it as a whole.
 
     The values are differentiable in the given ones; the residuals are plain numbers, so not
     for use under jit (there, use `projected`).
     """
     values, permutation, translation = _projected_with_residuals(constants)
-    found = Residuals(float(permutation), float(translation))
+    found = Residuals(float(permutation), float(translation) if constants.free else 0.0)
     return replace(constants, values=values), found
 
 
 @jax.jit
 def _projected_with_residuals(constants: ForceConstants):
     values, cell = constants.values, constants.supercell
+    turned = permuted(values, cell)
     return (
-        projected(values, cell),
-        jnp.abs(values - permuted(values, cell)).max() / 2,
+        projected(values, cell) if constants.free else (values + turned) / 2,
+        jnp.abs(values - turned).max() / 2,
         jnp.abs(values.sum(axis=1)).max(),
     )
 

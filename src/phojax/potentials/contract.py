@@ -7,6 +7,13 @@
 `energy` is a plain function of plain pytrees, so jit, vmap and grad compose over all of its
 arguments. A graph is a frozen pytree with a field `overflow`: it is valid for the structure it
 was made from, and its energy is exact as long as no pair outside it comes within the cutoff.
+
+A model that predicts forces which are not the gradient of its energy has a fourth function,
+
+    E, F, σ = predict(params, structure, graph)     eV, eV/Å, eV/Å³
+
+and everything that asks for forces gets those. A model of another program runs on the host,
+behind callbacks (see `bridge`), and can be differentiated as often as it says.
 """
 
 from collections.abc import Callable, Hashable
@@ -32,6 +39,12 @@ from phojax.structure import Structure
         "cutoff",
         "provenance",
         "smoothing_width",
+        "predict",
+        "derivatives",
+        "on_host",
+        "fingerprint",
+        "other_gauge",
+        "complaint",
     )
 )
 class Potential:
@@ -48,6 +61,15 @@ class Potential:
         provenance: Where the parameters come from, for the record.
         smoothing_width: Width in Å over which its Hessian is best averaged for force constants;
             0 for a smooth surface.
+        predict: (params, structure, graph) -> eV, eV/Å, eV/Å³, where a model predicts forces;
+            None where forces are minus the gradient of `energy`.
+        derivatives: How often energy can be differentiated: 1 for forces alone, 2 for force
+            constants as well (a predicted force counts as the first); None for any number.
+        on_host: Whether it runs on the host, in another program.
+        fingerprint: What tells parameters apart that are not in `params`.
+        other_gauge: (seed) -> the same model with other arbitrary choices, where it makes such
+            (frames on edges that should not matter, and do by rounding or by design).
+        complaint: () -> why the last evaluation on the host failed, or nothing.
     """
 
     name: str
@@ -59,6 +81,17 @@ class Potential:
     cutoff: float
     provenance: str = ""
     smoothing_width: float = 0.0
+    predict: Callable[[Any, Structure, Any], tuple[Any, Any, Any]] | None = None
+    derivatives: int | None = None
+    on_host: bool = False
+    fingerprint: str = ""
+    other_gauge: Callable[[int], "Potential"] | None = None
+    complaint: Callable[[], str] | None = None
+
+    @property
+    def conservative(self) -> bool:
+        """Whether forces are minus the gradient of the energy."""
+        return self.predict is None
 
     def astype(self, dtype) -> "Potential":
         """Return the potential with its floating-point parameters cast to `dtype`."""
@@ -84,4 +117,10 @@ def check_elements(potential: Potential, crystal: Structure) -> None:
         )
 
 
-__all__ = ["InputError", "Potential", "check_elements"]
+def why(potential: Potential) -> str:
+    """Return what the other program said when it failed last, as the end of a message."""
+    said = potential.complaint() if potential.complaint is not None else ""
+    return f" ({said})" if said else ""
+
+
+__all__ = ["InputError", "Potential", "check_elements", "why"]
