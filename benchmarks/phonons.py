@@ -32,7 +32,7 @@ from phojax.io.phonopy_files import read_phonopy
 from phojax.modes import Modes, atomic_weights
 from phojax.nac import dipoles, neutral
 from phojax.screening.analysis import subject_of
-from phojax.screening.mode_table import Points, described, eigenpairs_of, solved_modes
+from phojax.screening.mode_table import Points, described, modes_on, solved_modes
 from phojax.screening.settings import PhononSettings
 from phojax.stars import unfolded, unfolded_by_atom, unfolded_modes
 from phojax.symmetry import space_group, symmetrized_tensors
@@ -75,11 +75,7 @@ class Ours:
 
     def modes(self, held):
         """Modes on the full mesh with eigenvectors."""
-        values, E = eigenpairs_of(held, self.mesh.q)
-        found = Modes(
-            jnp.asarray(self.mesh.q), jnp.asarray(self.mesh.weights), values, E,
-            self.crystal, held.free,
-        )  # fmt: skip
+        found = modes_on(held, self.mesh)
         return found, unfolded_modes(found, self.mesh, self.group)
 
     def tensors(self, found):

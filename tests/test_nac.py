@@ -132,6 +132,15 @@ def test_charges_that_do_not_add_up_are_told():
         dipoles(born_charges(np.zeros((3, 3, 3)), eps), crystal)
 
 
+def test_charges_left_over_are_refused():
+    crystal = reference.rocksalt()
+    constants = reference.converted(crystal)
+    born = born_charges([1.1 * np.eye(3), -1.08 * np.eye(3)], 2.5 * np.eye(3))
+    with pytest.raises(InputError, match=r"add up to 0\.02 e"):
+        interpolation(constants, born)
+    interpolation(constants, neutral(born)[0])
+
+
 def test_charges_come_before_the_layout():
     crystal = charged(reference.rocksalt())
     p = crystal.nac_params

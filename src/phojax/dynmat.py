@@ -19,7 +19,14 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 
 from phojax.checks import check_finite, check_float64, fail
 from phojax.force_constants.container import ForceConstants
-from phojax.nac import BornCharges, Dipoles, dipole_matrices, dipoles, without_dipoles
+from phojax.nac import (
+    BornCharges,
+    Dipoles,
+    check_neutral,
+    dipole_matrices,
+    dipoles,
+    without_dipoles,
+)
 from phojax.pytree import pytree
 from phojax.structure import Structure
 
@@ -73,6 +80,8 @@ def interpolation(
     ):
         if not isinstance(value, Tracer):
             check_finite(name, value)
+    if isinstance(born, BornCharges) and force_constants.free:
+        check_neutral(born)
     crystal = force_constants.supercell.primitive
     charged = dipoles(born, crystal) if isinstance(born, BornCharges) else born
     short: ForceConstants = force_constants

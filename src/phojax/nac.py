@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase.geometry import minkowski_reduce
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, Int
 
 from phojax.checks import check_finite, check_shape, fail
@@ -35,6 +36,7 @@ _POINTS = 300
 _DAMPED = 1e-10
 _NEGLIGIBLE = 1e-15
 _NEUTRAL = 0.05  # e per cell: what rounding in files leaves is smaller
+_ROUNDING = 1e-6  # e per cell
 _AT_GAMMA = 1e-10  # Å⁻²: below this K·ε·K is zero
 
 
@@ -139,6 +141,19 @@ def neutral(
 def is_neutral(removed: dict[str, float]) -> bool:
     """Return whether charges added up to zero within what rounding in files leaves (0.05 e)."""
     return removed["neutrality"] <= _NEUTRAL
+
+
+def check_neutral(born: BornCharges) -> None:
+    """Raise InputError unless concrete charges add up to zero: else Γ has no acoustic modes."""
+    if isinstance(born.charges, Tracer):
+        return
+    excess = float(np.abs(np.sum(born.charges, axis=0)).max())
+    if excess > _ROUNDING:
+        raise fail(
+            f"Born charges that add up to {excess:.2g} e",
+            "none left over",
+            "Call nac.neutral(born, group) first",
+        )
 
 
 def dipoles(born: BornCharges, crystal: Structure, points: int = _POINTS) -> Dipoles:

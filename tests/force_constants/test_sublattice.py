@@ -32,6 +32,8 @@ from phojax.force_constants.sublattice import (
 )
 from phojax.force_constants.sum_rules import permuted
 from phojax.nac import born_charges
+from phojax.screening.row import row_from_force_constants
+from phojax.screening.settings import PhononSettings
 from phojax.structure import structure, supercell
 from phojax.units import THZ
 
@@ -88,6 +90,18 @@ def test_atom_in_a_fixed_cage_is_an_einstein_oscillator():
     found = modes(held, jnp.asarray(gamma_mesh(2)))
     np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-12)
     np.testing.assert_allclose(found.frequencies_THz, THZ * np.sqrt(expected), rtol=1e-12)
+
+
+def test_record_of_held_atoms():
+    """The screen keeps what holds them: sum rules of a free crystal would pull them to zero."""
+    record = row_from_force_constants(
+        "held", frozen(salt(2.0, 0.3), "Cl"), PhononSettings(mesh=(2, 2, 2))
+    ).record
+    expected = THZ * np.sqrt((2 * 2.0 + 4 * 0.3) / NA)
+    assert record["frequency_min_THz"] == pytest.approx(expected, rel=1e-10)
+    assert record["frequency_max_THz"] == pytest.approx(expected, rel=1e-10)
+    assert np.isnan(record["acoustic_cutoff_mesh_THz"])
+    assert np.isnan(record["acoustic_cutoff_connected_THz"])
 
 
 def test_sublattice_alone_is_the_fcc_crystal():

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import phonopy_reference as reference
 from test_nac import charged
@@ -88,3 +89,32 @@ def test_a_bad_crystal_does_not_stop_the_batch():
     assert "not finite" in str(first)
     assert second.tensors.shape == (2, 2, 3, 3)
     assert report.batches == 1
+
+
+def test_a_crystal_that_fails_on_the_way_leaves_the_others(monkeypatch):
+    import phojax.screening.batch as batch
+
+    good = crystal(reference.rocksalt)
+    heavy = dataclasses.replace(good, constants=with_masses(good.constants, 2 * mass_of(good)))
+    together = batch.analysed_together
+
+    def failing(plans, settings, shape):
+        if any(np.array_equal(p.subject.held.crystal.masses, 2 * mass_of(good)) for p in plans):
+            raise RuntimeError("out of memory")
+        return together(plans, settings, shape)
+
+    monkeypatch.setattr(batch, "analysed_together", failing)
+    (first, second, third), _ = analysed_batch([good, heavy, good], SETTINGS)
+    assert isinstance(second, InputError)
+    assert "out of memory" in str(second)
+    np.testing.assert_allclose(first.tensors, third.tensors, rtol=1e-12)
+
+
+def mass_of(item):
+    return np.asarray(item.constants.supercell.primitive.masses)
+
+
+def with_masses(constants, masses):
+    cell = constants.supercell
+    primitive = dataclasses.replace(cell.primitive, masses=jnp.asarray(masses))
+    return dataclasses.replace(constants, supercell=dataclasses.replace(cell, primitive=primitive))

@@ -11,7 +11,7 @@ from phojax.io.bands import write_band_yaml
 from phojax.io.meshes import write_mesh_hdf5
 from phojax.io.phonopy_files import write_phonopy
 from phojax.io.website import write_website_json
-from phojax.modes import modes
+from phojax.screening.mode_table import modes_on
 from phojax.screening.row import PhononRow
 from phojax.velocities import group_velocities, symmetrized_velocities
 
@@ -38,5 +38,4 @@ def write_exports(folder: pathlib.Path, row: PhononRow, born, names: Sequence[st
             # In a folder of its own: beside force_constants.hdf5 phonopy would not look at it.
             write_phonopy(folder / "phonopy-text", row.force_constants, born=born, text=True)
         else:
-            at_mesh = jax.jit(modes)(found.held, jnp.asarray(found.mesh.q))
-            write_mesh_hdf5(path, found.mesh, at_mesh)
+            write_mesh_hdf5(path, found.mesh, modes_on(found.held, found.mesh))

@@ -228,6 +228,8 @@ def run(options: argparse.Namespace) -> int:
 def _all_done(jobs, model, settings: PhononSettings, options) -> list[dict[str, Any]]:
     """Return the records of all inputs in their order, several inputs at a time."""
     at_a_time = max(1, min(options.jobs or _default_jobs(), len(jobs)))
+    if "band.yaml" in options.export:
+        at_a_time = 1  # its velocities need an eigensolver of XLA's, which other threads can hang
     options.workers = max(1, (os.cpu_count() or 1) // at_a_time)
     if jax.default_backend() != "cpu":
         options.workers = 1

@@ -28,7 +28,7 @@ class AcousticCutoffs:
 
     Attributes:
         path: Three lowest bands on the path.
-        connected: Branches connected from Γ; NaN where no segment touches Γ.
+        connected: Branches connected from Γ; NaN where no segment touches Γ or the crystal is held.
         mesh: Three lowest bands on the mesh.
     """
 
@@ -71,6 +71,8 @@ def connected_branches_top(path: Modes, segments: Sequence[tuple[int, int]]) -> 
     Returns:
         The frequency; NaN where no segment touches Γ.
     """
+    if not path.free:
+        return jnp.asarray(jnp.nan)
     gamma, rigid, blocks, nu = (np.asarray(x) for x in _known_of(path))
     tops = []
     for start, stop in segments:

@@ -282,13 +282,19 @@ def _ready(plan: Planned, found: Solved, along: Solved, room: float) -> _Ready:
     )
     nu = on_mesh.frequencies_THz
     segments = [(s.start, s.stop) for s in plan.path.segments]
+    # A crystal that is held has no acoustic bands.
+    lowest = np.s_[:, :3] if path_modes.free else np.s_[:, :0]
     cutoffs = AcousticCutoffs(
-        path=jnp.asarray(along.table.frequencies_THz[:, :3].max()),
+        path=jnp.asarray(_top(along.table.frequencies_THz[lowest])),
         connected=connected_branches_top(path_modes, segments),
-        mesh=jnp.asarray(nu[:, :3].max()),
+        mesh=jnp.asarray(_top(nu[lowest])),
     )
     grid = np.linspace(min(0.0, nu.min()) - room, nu.max() + room, _GRID_POINTS)
     return _Ready(on_mesh, along.table, path_modes, cutoffs, grid)
+
+
+def _top(nu: np.ndarray) -> float:
+    return float(nu.max()) if nu.size else np.nan
 
 
 def _sums_together(plans, ready, settings: PhononSettings, shape: Shape) -> list[MeshSums]:

@@ -62,7 +62,7 @@ def analysed_batch(
         settings: Of all of them.
         most: Crystals that go through together at most; a power of two.
     """
-    out: list[Analysis | InputError | None] = [None] * len(crystals)
+    out: dict[int, Analysis | InputError] = {}
     plans: dict[int, Planned] = {}
     for number, item in enumerate(crystals):
         try:
@@ -75,10 +75,8 @@ def analysed_batch(
     for numbers in _batches(plans, most):
         together = [plans[n] for n in numbers]
         shape = _rounded(shape_of([p.subject for p in together]))
-        # Filled up with copies, so that the last batch of a size has the shape of the others.
-        filled = together + together[-1:] * (shape.crystals - len(together))
-        for number, found in zip(numbers, analysed_together(filled, settings, shape), strict=False):
-            out[number] = found
+        found = _analysed_or_reasons(together, settings, shape)
+        out |= dict(zip(numbers, found, strict=True))
         shapes.append(shape)
         longest = max(_points(p) for p in together)
         work += [
@@ -86,8 +84,23 @@ def analysed_batch(
             shape.crystals * longest * shape.atoms**3,
         ]
     padding = 1 - work[0] / work[1] if work[1] else 0.0
-    done = [found for found in out if found is not None]
+    done = [out[number] for number in range(len(crystals))]
     return done, BatchReport(tuple(dict.fromkeys(shapes)), len(shapes), padding)
+
+
+def _analysed_or_reasons(
+    together: list[Planned], settings: PhononSettings, shape: Shape
+) -> list[Analysis | InputError]:
+    """Return the analysis of each; where the batch fails as a whole, that of each one alone."""
+    # Filled up with copies, so that the last batch of a size has the shape of the others.
+    filled = together + together[-1:] * (shape.crystals - len(together))
+    try:
+        return list(analysed_together(filled, settings, shape))[: len(together)]
+    except Exception as error:  # one bad crystal never stops a batch
+        if len(together) == 1:
+            return [InputError(f"the analysis failed: {type(error).__name__}: {error}")]
+    alone = shape._replace(crystals=1)
+    return [_analysed_or_reasons([plan], settings, alone)[0] for plan in together]
 
 
 def _batches(plans: dict[int, Planned], most: int) -> list[list[int]]:

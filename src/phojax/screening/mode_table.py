@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 from threadpoolctl import threadpool_limits
 
+from phojax.brillouin import Mesh
 from phojax.checks import fail
 from phojax.descriptors.coupling import Bonds, coupling, coupling_paper, padded_bonds
 from phojax.descriptors.displacements import displacement_tensors, mode_displacements, oscillators
@@ -300,7 +301,8 @@ def _solve(held: Interpolation, q, directions):
     D, T = _matrices(held, q, directions)
     if jax.devices()[0].platform != "cpu":
         return _eigenpairs(D, T)
-    # XLA diagonalises a stack of matrices in one thread; numpy does so without the GIL.
+    # XLA diagonalises a stack of matrices in one thread; numpy does so without the GIL. And XLA on
+    # CPUs hangs where one thread runs an eigensolver with products while another runs products.
     values, E = map(jnp.asarray, _eigenpairs_on_host(_moved(D, T)))
     return _returned(values, E, D, T)
 
@@ -460,18 +462,18 @@ def _padded(subject: Subject, shape: Shape) -> Subject:
     )
 
 
-def eigenpairs_of(
-    held: Interpolation, q: np.ndarray
-) -> tuple[Float[Array, "q mode"], Complex[Array, "q mode atom 3"]]:
-    """Return λ and eigenvectors of one crystal at many q, by the fastest way this machine has."""
+def modes_on(held: Interpolation, mesh: Mesh) -> Modes:
+    """Return the modes of one crystal on a mesh, by the fastest way this machine has."""
     together = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], held)
-    size = points_at_a_time(len(held.crystal))
-    size = min(len(q), size)
-    spare = -len(q) % size
-    filled = np.concatenate([q, np.repeat(q[-1:], spare, axis=0)]).reshape(-1, 1, size, 3)
+    q = mesh.q
+    size = min(len(q), points_at_a_time(len(held.crystal)))
+    filled = np.concatenate([q, np.repeat(q[-1:], -len(q) % size, axis=0)]).reshape(-1, 1, size, 3)
     parts = [_solve(together, jnp.asarray(part), jnp.zeros((1, size, 3))) for part in filled]
     values, E = (jnp.concatenate(part)[: len(q)] for part in zip(*parts, strict=True))
-    return values, E.reshape(*values.shape, -1, 3)
+    vectors = E.reshape(*values.shape, -1, 3)
+    return Modes(
+        jnp.asarray(q), jnp.asarray(mesh.weights), values, vectors, held.crystal, held.free
+    )
 
 
 def described(

@@ -1,7 +1,6 @@
 """One crystal to its record: every scalar with its unit in the key, and what there is to doubt."""
 
 import platform
-import threading
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -37,8 +36,6 @@ from phojax.symmetry import SpaceGroup, space_group
 
 _ROUGH_MSD = 0.1  # relative change of the MSD between width 0 and the width in use
 _ROUGH_THZ = 0.1  # change of the lowest frequency, likewise
-# XLA on CPUs can hang where two threads run functions that hold eigensolvers and products.
-_ALONE = threading.Lock()
 _WRONG = 0.01  # residual of given force constants, relative to the largest
 _NOISY = 0.05  # relative statistical error of the MSD
 
@@ -194,8 +191,7 @@ def _row(
     name, constants, group: SpaceGroup, settings, origin, residuals: Residuals, flags, notes,
     born: BornCharges | None = None,
 ):  # fmt: skip
-    with _ALONE:
-        found = analysed(constants, group, settings, born)
+    found = analysed(constants, group, settings, born)
     crystal = constants.supercell.primitive
     record: dict[str, Any] = {
         "name": name,
