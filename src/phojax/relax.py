@@ -28,7 +28,7 @@ import numpy as np
 
 from phojax.checks import InputError, fail
 from phojax.forces import _evaluate
-from phojax.potentials.contract import Potential, check_elements
+from phojax.potentials.contract import Potential, check_elements, why
 from phojax.structure import Structure
 from phojax.symmetry import SpaceGroup, symmetrized
 
@@ -120,7 +120,7 @@ def relax(
     Raises:
         InputError: elements or a composition the potential does not know.
     """
-    return relax_on(
+    found = relax_on(
         potential_surface(potential, structure),
         structure,
         cell=cell,
@@ -130,6 +130,14 @@ def relax(
         symmetry=symmetry,
         on_step=on_step,
     )
+    return explained(found, potential)
+
+
+def explained(found: Relaxation, potential: Potential) -> Relaxation:
+    """Return the relaxation with what the potential says of values that are not finite."""
+    if "not finite" not in found.message:
+        return found
+    return replace(found, message=found.message + why(potential))
 
 
 def relax_on(

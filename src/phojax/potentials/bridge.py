@@ -23,7 +23,7 @@ crystal together, and with crystals one after the other. Nothing on the host cal
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ from phojax.structure import Structure
 Values = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
+@runtime_checkable
 class HostModel(Protocol):
     """A model on the host; arrays are float64, atoms in the order given, none of them padding."""
 

@@ -31,6 +31,7 @@ from dataclasses import replace
 from typing import Any
 
 from phojax.checks import InputError, fail
+from phojax.potentials.ase_calculator import calculator_by_name
 from phojax.potentials.contract import Potential
 from phojax.potentials.ewald import ewald, summed
 from phojax.potentials.pair import buckingham, lennard_jones, morse, springs
@@ -83,6 +84,8 @@ def potential(name: str) -> Potential:
         return _named(
             summed(repulsion, ewald({"Na": 1.0, "Cl": -1.0})), name, f"{_KITTEL}, table 7"
         )
+    if kind == "ase" and which:
+        return calculator_by_name(which)
     if kind == "file" and which:
         return from_file(pathlib.Path(which))
     raise fail(f"potential {name!r}", f"one of {', '.join(available())}")

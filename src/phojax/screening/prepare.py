@@ -12,11 +12,14 @@ from phojax.checks import fail
 from phojax.force_constants.hessian import HessianResult, averaged_surface, hessian
 from phojax.force_constants.reduction import independent_displacements
 from phojax.potentials.contract import Potential, check_elements
-from phojax.relax import Relaxation, potential_surface, relax_on
+from phojax.relax import Relaxation, explained, potential_surface, relax_on
 from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint
 from phojax.structure import Structure, Supercell, supercell
 from phojax.symmetry import SpaceGroup, near_cubic_matrix, primitive_cell, space_group, symmetrized
+
+DISPLACEMENT = 0.01
+"""Å; of potentials that give forces alone."""
 
 Report = Callable[[str, int, int], None]
 """(stage, done, of) -> None: how progress is told."""
@@ -31,7 +34,8 @@ class Plan:
         group: Its space group.
         cell: The supercell.
         width: σ of the averaged Hessian, Å.
-        columns: Hessian-vector products, those at width 0 included.
+        columns: Hessian-vector products, or differences of forces; those at width 0 included.
+        step: Displacement in Å for differences of forces; None for automatic differentiation.
     """
 
     primitive: Structure
@@ -39,6 +43,7 @@ class Plan:
     cell: Supercell
     width: float
     columns: int
+    step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,11 @@ def planned(crystal: Structure, potential: Potential, settings: PhononSettings) 
     cell = supercell(primitive, matrix)
     width = potential.smoothing_width if settings.width is None else settings.width
     rows = len(independent_displacements(cell, group))
-    return Plan(primitive, group, cell, width, rows * (1 + 2 * settings.pairs * (width > 0)))
+    step = settings.displacement
+    if step is None and potential.derivatives == 1:
+        step = DISPLACEMENT
+    columns = rows * (1 + 2 * settings.pairs * (width > 0))
+    return Plan(primitive, group, cell, width, columns, step)
 
 
 def prepared(
@@ -139,6 +148,7 @@ def prepared(
             pairs=settings.pairs,
             key=key,
             workers=workers,
+            step=plan.step,
             done=done,
             on_pair=on_pair,
         )
@@ -166,12 +176,14 @@ def _relaxed(plan, potential, settings, report, checkpoint) -> Relaxation:
     found = relax_on(
         surface,
         plan.primitive,
+        cell=settings.relax_cell,
         force_tolerance=settings.force_tolerance,
         stress_tolerance=settings.stress_tolerance,
         max_steps=settings.relax_steps,
         symmetry=plan.group,
         on_step=lambda step, *_: report("relaxation", step, 0),
     )
+    found = explained(found, potential)
     facts = {k: v for k, v in vars(found).items() if k != "structure"}
     checkpoint.save(
         "relaxed",

@@ -20,9 +20,12 @@ class PhononSettings:
         supercell_atoms_max: Atoms of the supercell at most, where possible.
         width: Gaussian width of the averaged Hessian, Å; None for what the potential recommends.
         pairs: ± pairs of displacements in that average.
+        displacement: Step in Å of force constants by differences of forces, the potential's graph
+            made anew; None for automatic differentiation, where the potential allows it.
         mesh: Divisions of the Γ-centred mesh; None to follow from `mesh_spacing`.
         mesh_spacing: Å⁻¹, 2π included.
         relax: Relax positions and cell first.
+        relax_cell: Let the cell relax, too.
         relax_on_average: Relax on the surface averaged with the same width.
         force_tolerance: eV/Å.
         stress_tolerance: eV/Å³.
@@ -45,9 +48,11 @@ class PhononSettings:
     supercell_atoms_max: int = 300
     width: float | None = None
     pairs: int = 6
+    displacement: float | None = None
     mesh: tuple[int, int, int] | None = None
     mesh_spacing: float = DEFAULT_SPACING
     relax: bool = True
+    relax_cell: bool = True
     relax_on_average: bool = False
     force_tolerance: float = 1e-3
     stress_tolerance: float = 1e-4
@@ -78,6 +83,8 @@ class PhononSettings:
             raise fail(f"mesh {list(self.mesh)}", "three integers of at least 1")
         if self.width is not None and not 0 <= self.width <= 0.5:
             raise fail(f"width {self.width} Å", "a length between 0 and 0.5 Å")
+        if self.displacement is not None and not 0 < self.displacement <= 0.5:
+            raise fail(f"displacement {self.displacement} Å", "a length up to 0.5 Å")
         if self.pairs < 1:
             raise fail(f"{self.pairs} pairs of displacements", "at least 1")
         if not 1 <= self.supercell_atoms <= self.supercell_atoms_max:
