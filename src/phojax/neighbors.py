@@ -138,13 +138,25 @@ def pair_capacity(crystal: Structure, cutoff: float, margin: float = 1.1) -> Pai
         InputError: a cutoff that is not positive, positions or a cell that are not finite, or
             a cutoff that reaches over absurdly many cells.
     """
+    counts = neighbor_counts(crystal, cutoff)
+    # Room for a strain of some per cent before the images run out.
+    reach = _images_in_reach(np, np.asarray(crystal.cell, float), cutoff * 1.05)
+    images = (int(reach[0]), int(reach[1]), int(reach[2]))
+    return PairCapacity(images, bucket(int(counts.sum()) * margin))
+
+
+def neighbor_counts(crystal: Structure, cutoff: float) -> Int[np.ndarray, " atom"]:
+    """Return how many neighbours each atom of a concrete crystal has within `cutoff` (Å).
+
+    Raises:
+        InputError: as `pair_capacity`.
+    """
     if not cutoff > 0:
         raise fail(f"cutoff {cutoff} Å", "a positive length")
     check_finite("positions", crystal.positions)
     check_finite("cell", crystal.cell)
     x, cell = np.asarray(crystal.positions, float), np.asarray(crystal.cell, float)
     real = np.asarray(crystal.numbers) > 0
-    # Room for a strain of some per cent before the images run out.
     reach = _images_in_reach(np, cell, cutoff * 1.05)
     if np.prod(2 * reach + 1) > 1e6:
         raise fail(
@@ -152,14 +164,13 @@ def pair_capacity(crystal: Structure, cutoff: float, margin: float = 1.1) -> Pai
             "at most about 50 along each vector",
             "Check the lattice vectors and their unit",
         )
-    images = (int(reach[0]), int(reach[1]), int(reach[2]))
-    shifts = _image_grid(images) @ cell
-    pairs, inverse = 0, np.linalg.inv(cell)
-    for center in x[real]:  # one centre at a time bounds the memory
-        nearest = _nearest_images(np, center[None], x[real], inverse)[0]
-        apart = x[real] - center + nearest @ cell + shifts[:, None]
-        pairs += int(np.count_nonzero(np.sum(apart**2, axis=-1) < cutoff**2)) - 1
-    return PairCapacity(images, bucket(pairs * margin))
+    shifts = _image_grid(tuple(reach.astype(int).tolist())) @ cell
+    counts, inverse = np.zeros(len(x), int), np.linalg.inv(cell)
+    for i in np.flatnonzero(real):  # one centre at a time bounds the memory
+        nearest = _nearest_images(np, x[i][None], x[real], inverse)[0]
+        apart = x[real] - x[i] + nearest @ cell + shifts[:, None]
+        counts[i] = np.count_nonzero(np.sum(apart**2, axis=-1) < cutoff**2) - 1
+    return counts
 
 
 def bucket(count: float, smallest: int = 32) -> int:
