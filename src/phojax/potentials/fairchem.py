@@ -68,6 +68,9 @@ _TARGETS = {
 }
 # Keys whose values fairchem imports as classes, and what they may name.
 _NAMED = {"_target_": _TARGETS, "model": _NETWORKS, "module": _HEADS, "head_cls": _HEADS}
+# Up to here edge frames are polynomials in quaternions. Beyond, fairchem-core 2.24 clamps
+# logarithms along ±y: second derivatives are wrong there by 3 % (rocksalt, lmax 6).
+_HIGHEST = 4
 # Least squares leave 1e-14 eV for elements that the training data do not hold.
 _NO_REFERENCE = 1e-9
 
@@ -230,6 +233,10 @@ def network(
             f"Try the version that wrote it, or {INSTALL}",
         ) from problem
     backbone = module.backbone
+    if backbone.lmax > _HIGHEST:
+        raise fail(
+            f"{path}: lmax is {backbone.lmax}", f"at most {_HIGHEST}, as published ones have"
+        )
     direct = bool(backbone.regress_config.direct_forces)
     if direct and "forces" not in made:
         raise fail(f"{path}: no forces for the task {task!r}", "forces, from a direct network")
