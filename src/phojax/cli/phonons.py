@@ -5,7 +5,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import pathlib
 import shutil
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from phojax.brillouin import gamma_mesh, mesh_divisions
 from phojax.checks import InputError, fail
 from phojax.cli.exports import EXPORTS, write_exports
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, jobs_of, phonopy_input, structure_input
+from phojax.cli.options import add_options, settings_of
 from phojax.cli.progress import Progress, seconds
 from phojax.cli.table import printed_table, write_csv
 from phojax.forces import evaluate
@@ -30,9 +30,9 @@ from phojax.io.structures import check_readable, write_structure
 from phojax.nac import BornCharges
 from phojax.plots.figures import phonon_figure, save_figure
 from phojax.plots.phonons import figure_data
-from phojax.potentials.catalogue import available, potential
+from phojax.potentials.catalogue import potential
 from phojax.potentials.contract import Potential
-from phojax.screening.prepare import planned
+from phojax.screening.prepare import Plan, planned
 from phojax.screening.row import PhononRow, row_from_force_constants, row_from_potential, versions
 from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint, key_of
@@ -54,144 +54,13 @@ def add_parser(commands) -> None:
         "without one, to phonons, descriptors, figures and one table. The same command goes on "
         "where it was interrupted.",
     )
-    default = PhononSettings()
-    add = parser.add_argument
-    add(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        type=pathlib.Path,
-        help="structure files, phonopy_params.yaml[.xz], phonopy_disp.yaml or phonopy.yaml",
-    )
-    add("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder of the results")
-    add(
-        "--potential",
-        default="chgnet",
-        metavar="NAME",
-        help="for structure files: " + ", ".join(available()) + " (default: chgnet)",
-    )
-    add(
-        "--mobile",
-        default=default.mobile,
-        metavar="SYMBOL",
-        help=f"mobile element (default: {default.mobile})",
-    )
-    add(
-        "--temperature",
-        nargs="+",
-        type=float,
-        default=list(default.temperatures),
-        metavar="T",
-        help="temperatures in K (default: 300 800)",
-    )
-    add(
-        "--supercell-atoms",
-        type=int,
-        default=default.supercell_atoms,
-        metavar="N",
-        help=f"atoms of the supercell at least (default: {default.supercell_atoms})",
-    )
-    add(
-        "--width",
-        type=float,
-        default=None,
-        metavar="Å",
-        help="Gaussian width over which the Hessian is averaged; 0 for the plain one "
-        "(default: what the potential recommends)",
-    )
-    add(
-        "--pairs",
-        type=int,
-        default=default.pairs,
-        metavar="N",
-        help=f"± pairs of displacements in that average (default: {default.pairs})",
-    )
-    add(
-        "--mesh",
-        nargs=3,
-        type=int,
-        default=None,
-        metavar="N",
-        help=f"Γ-centred q mesh (default: points at most {default.mesh_spacing} Å⁻¹ apart)",
-    )
-    add("--no-relax", action="store_true", help="take the structure as it is")
-    add(
-        "--relax-on-average",
-        action="store_true",
-        help="relax on the surface averaged with the same width",
-    )
-    add(
-        "--force-tolerance",
-        type=float,
-        default=default.force_tolerance,
-        metavar="eV/Å",
-        help=f"of the relaxation (default: {default.force_tolerance})",
-    )
-    add(
-        "--stress-tolerance",
-        type=float,
-        default=default.stress_tolerance,
-        metavar="eV/Å³",
-        help=f"of the relaxation (default: {default.stress_tolerance})",
-    )
-    add(
-        "--seed",
-        type=int,
-        default=default.seed,
-        metavar="N",
-        help=f"of all random numbers (default: {default.seed})",
-    )
-    add("--force-sets", type=pathlib.Path, metavar="FILE", help="FORCE_SETS of a phonopy input")
-    add(
-        "--force-constants",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="FORCE_CONSTANTS or force_constants.hdf5 of a phonopy input",
-    )
-    add(
-        "--born",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="BORN of a phonopy input: Born charges for the non-analytic term",
-    )
-    add("--no-nac", action="store_true", help="no non-analytic term, even with Born charges")
-    add(
-        "--no-sum-rules",
-        action="store_true",
-        help="leave the force constants of a phonopy input as they are",
-    )
-    add(
-        "--jobs",
-        type=int,
-        default=None,
-        metavar="N",
-        help="inputs at a time (default: 2 on a CPU, 1 on a GPU)",
-    )
-    add(
-        "--descriptor",
-        action="append",
-        default=[],
-        metavar="MODULE:FUNCTION",
-        help="a descriptor of your own: a function of (analysis, settings) that returns a number, "
-        "or a dictionary of numbers; may be repeated",
-    )
-    add(
-        "--export",
-        nargs="+",
-        default=[],
-        choices=EXPORTS,
-        metavar="FILE",
-        help="write for other programs as well: " + ", ".join(EXPORTS) + " (the last one in "
-        "the folder phonopy-text)",
-    )
-    add("--no-figures", action="store_true", help="no figures")
-    add("--dry-run", action="store_true", help="say what would be done and about how long it takes")
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
-    settings = _settings(options)
+    settings = settings_of(options)
     for name in settings.descriptors:
         user_function(name)  # before anything is computed
     jobs = jobs_of(options)
@@ -263,26 +132,6 @@ def _all_done(jobs, model, settings: PhononSettings, options) -> list[dict[str, 
 def _default_jobs() -> int:
     """Return 2 on a CPU of several cores, where one input compiles while another computes."""
     return 2 if jax.default_backend() == "cpu" and (os.cpu_count() or 1) > 1 else 1
-
-
-def _settings(options: argparse.Namespace) -> PhononSettings:
-    return PhononSettings(
-        mobile=options.mobile,
-        temperatures=tuple(options.temperature),
-        supercell_atoms=options.supercell_atoms,
-        supercell_atoms_max=max(PhononSettings.supercell_atoms_max, options.supercell_atoms),
-        width=options.width,
-        pairs=options.pairs,
-        mesh=tuple(options.mesh) if options.mesh else None,
-        relax=not options.no_relax,
-        relax_on_average=options.relax_on_average,
-        force_tolerance=options.force_tolerance,
-        stress_tolerance=options.stress_tolerance,
-        sum_rules=not options.no_sum_rules,
-        nac=not options.no_nac,
-        seed=options.seed,
-        descriptors=tuple(options.descriptor),
-    )
 
 
 def _done_or_computed(job: Job, model, settings, options, progress: Progress) -> dict[str, Any]:
@@ -361,6 +210,8 @@ def _key(job: Job, model: Potential | None, settings: PhononSettings, options) -
         for leaf in jax.tree.leaves(model.params):
             digest.update(np.asarray(leaf).tobytes())
         parts |= {"potential": model.name, "parameters": digest.hexdigest()}
+        if model.fingerprint:
+            parts["fingerprint"] = model.fingerprint
     for name in settings.descriptors:
         parts[name] = source_digest(name)
     parts["export"] = sorted(options.export)
@@ -421,7 +272,9 @@ def _dry_run(jobs, model: Potential | None, settings: PhononSettings, options) -
                 plan = planned(structure_input(job)[0], model, settings)
                 atoms = len(plan.cell.structure)
                 per_atom = per_atom or _force_call(model, plan.cell.structure) / atoms
-                calls = plan.columns * _COLUMNS_PER_FORCE_CALL / (os.cpu_count() or 1)
+                calls = plan.columns * _COLUMNS_PER_FORCE_CALL
+                if not model.on_host:
+                    calls /= os.cpu_count() or 1
                 cost = calls * per_atom * atoms + _COMPILATION
                 mesh = gamma_mesh(
                     settings.mesh or mesh_divisions(plan.primitive, settings.mesh_spacing),
@@ -429,7 +282,7 @@ def _dry_run(jobs, model: Potential | None, settings: PhononSettings, options) -
                 )
                 text = (
                     f"{plan.group.symbol}, {len(plan.primitive)} atoms, supercell of {atoms}, "
-                    f"{plan.columns} Hessian-vector products (width {plan.width:g} Å), mesh "
+                    f"{plan.columns} {_work(plan)} (width {plan.width:g} Å), mesh "
                     f"{'×'.join(map(str, mesh.divisions))} ({len(mesh.q)} q)"
                 )
                 if settings.relax:
@@ -442,6 +295,10 @@ def _dry_run(jobs, model: Potential | None, settings: PhononSettings, options) -
     total /= min(options.jobs or _default_jobs(), len(jobs))
     print(f"{len(jobs)} inputs, about {seconds(total)} in all on this machine, unless done before")
     return status
+
+
+def _work(plan: Plan) -> str:
+    return "Hessian-vector products" if plan.step is None else f"differences of {plan.step:g} Å"
 
 
 def _force_call(model: Potential, crystal) -> float:

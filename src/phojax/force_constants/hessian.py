@@ -38,6 +38,8 @@ from phojax.potentials.contract import Potential, check_elements, why
 from phojax.structure import Structure, Supercell
 from phojax.symmetry import SpaceGroup
 
+_HOST_ROWS = 4  # of a part: what is lost where a slow model is interrupted
+
 
 @dataclass(frozen=True)
 class HessianResult:
@@ -173,8 +175,8 @@ def hessian(
     batch: int | None = None,
     workers: int | None = None,
     step: float | None = None,
-    on_pair: Callable[[int, int], None] | None = None,
-    done: dict[int, np.ndarray] | None = None,
+    on_part: Callable[[int, int], None] | None = None,
+    done: dict[str, np.ndarray] | None = None,
 ) -> HessianResult:
     """Return force constants of the supercell (host loop).
 
@@ -190,8 +192,9 @@ def hessian(
         workers: Evaluations at a time, each in a thread of its own; by default one per core on a
             CPU (networks of this size leave most of it idle), 1 elsewhere and on the host.
         step: h of eq. (1') in Å; None for automatic differentiation.
-        on_pair: Called with (pairs finished, pairs in all).
-        done: Responses of pairs computed before, by number; finished ones are added to it, so
+        on_part: Called with (parts finished, parts in all) before the first and after each one.
+            A part is one sign of one pair; for a model on the host, a few rows of it.
+        done: Responses of parts computed before, by name; finished ones are added to it, so
             that the caller can store them and resume.
 
     Raises:
@@ -218,28 +221,37 @@ def hessian(
     evaluate = _Evaluation(potential, supercell, rows, batch, step)
     signs = (1, -1) if width > 0 else (0,)
     count = pairs if width > 0 else 1
+    size = _HOST_ROWS if potential.on_host else len(rows)
+    parts = {
+        f"{pair}:{sign}:{start}": (pair, sign, start)
+        for pair in range(count) for sign in signs for start in range(0, len(rows), size)
+    }  # fmt: skip
     done = {} if done is None else done
-    missing = [pair for pair in range(count) if pair not in done]
 
-    def shift(pair: int, sign: int):
-        if key is None or width == 0:
-            return jnp.zeros_like(crystal.positions)
-        return sign * width * gaussian_displacements(key, pair, len(crystal))
+    def part(pair: int, sign: int, start: int) -> np.ndarray:
+        shift = jnp.zeros_like(crystal.positions)
+        if key is not None and width > 0:
+            shift = sign * width * gaussian_displacements(key, pair, len(crystal))
+        return evaluate(shift, start, size)
 
     with ThreadPoolExecutor(workers) as pool:
-        waiting = {pair: [pool.submit(evaluate, shift(pair, s)) for s in signs] for pair in missing}
+        waiting = {name: pool.submit(part, *parts[name]) for name in parts if name not in done}
         try:
-            for pair in range(count):
-                if pair in waiting:
-                    done[pair] = np.mean([one.result() for one in waiting[pair]], axis=0)
-                if on_pair is not None:
-                    on_pair(pair + 1, count)
+            finished = len(parts) - len(waiting)
+            if on_part is not None:
+                on_part(finished, len(parts))
+            for name, future in waiting.items():
+                done[name] = future.result()
+                finished += 1
+                if on_part is not None:
+                    on_part(finished, len(parts))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
-    stacked = jnp.stack([jnp.asarray(done[p]) for p in range(count)])
-    values = jax.jit(jax.vmap(lambda found: from_responses(rows, found)))(stacked)
+    found = np.concatenate([done[name] for name in parts])
+    found = jnp.asarray(found.reshape(count, len(signs), len(rows), len(crystal), 3).mean(axis=1))
+    values = jax.jit(jax.vmap(lambda one: from_responses(rows, one)))(found)
     raw = force_constants(values.mean(axis=0), supercell)
     mean, removed = enforced(raw)
     each = jax.jit(jax.vmap(lambda v: projected(v, supercell)))(values) if count > 1 else values
@@ -259,8 +271,12 @@ class _Evaluation:
         self._rows = jnp.asarray(rows.atoms * copies), jnp.asarray(rows.directions)
         self._capacity = potential.capacity(self._crystal)
 
-    def __call__(self, shift) -> np.ndarray:
-        common = self._potential, self._crystal, shift, self._rows
+    def __call__(self, shift, start: int, size: int) -> np.ndarray:
+        """Return the responses of `size` rows from `start` on, or of as many as there are."""
+        count = len(self._rows[0])
+        # All parts have one shape: the last one is filled up with its last row.
+        mine = np.minimum(np.arange(start, start + size), count - 1)
+        common = self._potential, self._crystal, shift, tuple(x[mine] for x in self._rows)
         found, overflow = _responses(*common, self._capacity, self._batch, self._step)
         if overflow:
             moved = replace(self._crystal, positions=self._crystal.positions + shift)
@@ -273,7 +289,7 @@ class _Evaluation:
                 "finite ones",
                 "Check for overlapping atoms, lower the width, or use another potential",
             )
-        return np.asarray(found)
+        return np.asarray(found)[: count - start]
 
 
 @partial(jax.jit, static_argnames="capacity")

@@ -95,7 +95,7 @@ def _analysed_or_reasons(
     # Filled up with copies, so that the last batch of a size has the shape of the others.
     filled = together + together[-1:] * (shape.crystals - len(together))
     try:
-        return list(analysed_together(filled, settings, shape))[: len(together)]
+        return [*analysed_together(filled, settings, shape)[: len(together)]]
     except Exception as error:  # one bad crystal never stops a batch
         if len(together) == 1:
             return [InputError(f"the analysis failed: {type(error).__name__}: {error}")]

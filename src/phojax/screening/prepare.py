@@ -1,6 +1,7 @@
 """From a structure and a potential to force constants: cell, relaxation, supercell, Hessian."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from phojax.checks import fail
 from phojax.force_constants.hessian import HessianResult, averaged_surface, hessian
+from phojax.force_constants.noise import RowNoise, row_noise
 from phojax.force_constants.reduction import independent_displacements
 from phojax.potentials.contract import Potential, check_elements
-from phojax.relax import Relaxation, explained, potential_surface, relax_on
+from phojax.relax import Relaxation, Surface, explained, potential_surface, relax_on
 from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint
 from phojax.structure import Structure, Supercell, supercell
@@ -20,6 +22,8 @@ from phojax.symmetry import SpaceGroup, near_cubic_matrix, primitive_cell, space
 
 DISPLACEMENT = 0.01
 """Å; of potentials that give forces alone."""
+
+_SECONDS_BETWEEN = 10.0  # of a relaxation that are lost at most, but for one slow step
 
 Report = Callable[[str, int, int], None]
 """(stage, done, of) -> None: how progress is told."""
@@ -55,12 +59,14 @@ class Prepared:
         relaxation: None where none was asked for.
         main: Force constants at the width in use.
         plain: Force constants at width 0; the same object where that is the width in use.
+        noise: How well one row of them is determined; None for a potential with an energy.
     """
 
     group: SpaceGroup
     relaxation: Relaxation | None
     main: HessianResult
     plain: HessianResult
+    noise: RowNoise | None = None
 
 
 def check_mobile(crystal: Structure, mobile: str) -> None:
@@ -132,14 +138,14 @@ def prepared(
 
     def constants(width: float) -> HessianResult:
         name = f"responses-{width:g}"
-        done = {int(k): v for k, v in checkpoint.load(name).items()}
+        done = checkpoint.load(name)
         stage = "force constants" if width else "force constants at width 0"
 
-        def on_pair(pair: int, of: int) -> None:
-            checkpoint.save(name, **{str(k): v for k, v in done.items()})
-            report(stage, pair, of)
+        def on_part(part: int, of: int) -> None:
+            if part:
+                checkpoint.save(name, **done)
+            report(stage, part, of)
 
-        report(stage, 0, settings.pairs if width else 1)
         return hessian(
             potential,
             cell,
@@ -150,12 +156,21 @@ def prepared(
             workers=workers,
             step=plan.step,
             done=done,
-            on_pair=on_pair,
+            on_part=on_part,
         )
 
     plain = constants(0.0)
     main = constants(plan.width) if plan.width > 0 else plain
-    return Prepared(plan.group, relaxation, main, plain)
+    noise = None
+    if not potential.conservative:
+        report("noise of force constants", 0, 0)
+        rows = independent_displacements(cell, plan.group)
+        copies = len(cell.images)
+        noise = row_noise(
+            potential, cell.structure, atom=int(rows.atoms[0]) * copies,
+            direction=rows.directions[0], steps=(DISPLACEMENT,),
+        )  # fmt: skip
+    return Prepared(plan.group, relaxation, main, plain, noise)
 
 
 def _relaxed(plan, potential, settings, report, checkpoint) -> Relaxation:
@@ -174,7 +189,7 @@ def _relaxed(plan, potential, settings, report, checkpoint) -> Relaxation:
             potential, plan.cell, plan.width, settings.pairs, jax.random.key(settings.seed)
         )
     found = relax_on(
-        surface,
+        _remembered(surface, plan.primitive, checkpoint),
         plan.primitive,
         cell=settings.relax_cell,
         force_tolerance=settings.force_tolerance,
@@ -192,3 +207,30 @@ def _relaxed(plan, potential, settings, report, checkpoint) -> Relaxation:
         facts=np.array(json.dumps(facts)),
     )
     return found
+
+
+def _remembered(surface: Surface, crystal: Structure, checkpoint: Checkpoint) -> Surface:
+    """Return the surface, its values stored: a relaxation that is taken up goes the same way."""
+    kept = checkpoint.load("relaxation-steps")
+    n = len(crystal)
+    where = list(kept.get("where", np.zeros((0, n + 3, 3))))
+    values = list(kept.get("values", np.zeros((0, n + 4, 3))))
+    calls, saved = 0, time.monotonic()
+
+    def remembered(at: Structure):
+        nonlocal calls, saved
+        here = np.concatenate([np.asarray(at.cell), np.asarray(at.positions)])
+        if calls < len(where) and np.abs(where[calls] - here).max() > 1e-9:
+            del where[calls:], values[calls:]
+        if calls == len(where):
+            energy, forces, stress = (np.asarray(x) for x in surface(at))
+            where.append(here)
+            values.append(np.concatenate([np.full((1, 3), energy), forces, stress]))
+            if time.monotonic() - saved > _SECONDS_BETWEEN:
+                checkpoint.save("relaxation-steps", where=np.stack(where), values=np.stack(values))
+                saved = time.monotonic()
+        found = values[calls]
+        calls += 1
+        return found[0, 0], found[1 : n + 1], found[n + 1 :]
+
+    return remembered

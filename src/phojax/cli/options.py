@@ -1,0 +1,175 @@
+"""The options of `phojax phonons`, and the settings they ask for."""
+
+import argparse
+import pathlib
+
+from phojax.cli.exports import EXPORTS
+from phojax.screening.settings import PhononSettings
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add inputs and options to a parser."""
+    default = PhononSettings()
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        type=pathlib.Path,
+        help="structure files, phonopy_params.yaml[.xz], phonopy_disp.yaml or phonopy.yaml",
+    )
+    add("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder of the results")
+    add(
+        "--potential",
+        default="chgnet",
+        metavar="NAME",
+        help="for structure files, as `phojax potentials` lists them (default: chgnet)",
+    )
+    add(
+        "--mobile",
+        default=default.mobile,
+        metavar="SYMBOL",
+        help=f"mobile element (default: {default.mobile})",
+    )
+    add(
+        "--temperature",
+        nargs="+",
+        type=float,
+        default=list(default.temperatures),
+        metavar="T",
+        help="temperatures in K (default: 300 800)",
+    )
+    add(
+        "--supercell-atoms",
+        type=int,
+        default=default.supercell_atoms,
+        metavar="N",
+        help=f"atoms of the supercell at least (default: {default.supercell_atoms})",
+    )
+    add(
+        "--width",
+        type=float,
+        default=None,
+        metavar="Å",
+        help="Gaussian width over which the Hessian is averaged; 0 for the plain one "
+        "(default: what the potential recommends)",
+    )
+    add(
+        "--pairs",
+        type=int,
+        default=default.pairs,
+        metavar="N",
+        help=f"± pairs of displacements in that average (default: {default.pairs})",
+    )
+    add(
+        "--displacement",
+        type=float,
+        default=None,
+        metavar="Å",
+        help="force constants by differences of forces with this step (default: by automatic "
+        "differentiation; 0.01 Å for potentials that give forces alone)",
+    )
+    add(
+        "--mesh",
+        nargs=3,
+        type=int,
+        default=None,
+        metavar="N",
+        help=f"Γ-centred q mesh (default: points at most {default.mesh_spacing} Å⁻¹ apart)",
+    )
+    add("--no-relax", action="store_true", help="take the structure as it is")
+    add("--fixed-cell", action="store_true", help="relax positions only")
+    add(
+        "--relax-on-average",
+        action="store_true",
+        help="relax on the surface averaged with the same width",
+    )
+    add(
+        "--force-tolerance",
+        type=float,
+        default=default.force_tolerance,
+        metavar="eV/Å",
+        help=f"of the relaxation (default: {default.force_tolerance})",
+    )
+    add(
+        "--stress-tolerance",
+        type=float,
+        default=default.stress_tolerance,
+        metavar="eV/Å³",
+        help=f"of the relaxation (default: {default.stress_tolerance})",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=default.seed,
+        metavar="N",
+        help=f"of all random numbers (default: {default.seed})",
+    )
+    add("--force-sets", type=pathlib.Path, metavar="FILE", help="FORCE_SETS of a phonopy input")
+    add(
+        "--force-constants",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="FORCE_CONSTANTS or force_constants.hdf5 of a phonopy input",
+    )
+    add(
+        "--born",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="BORN of a phonopy input: Born charges for the non-analytic term",
+    )
+    add("--no-nac", action="store_true", help="no non-analytic term, even with Born charges")
+    add(
+        "--no-sum-rules",
+        action="store_true",
+        help="leave the force constants of a phonopy input as they are",
+    )
+    add(
+        "--jobs",
+        type=int,
+        default=None,
+        metavar="N",
+        help="inputs at a time (default: 2 on a CPU, 1 on a GPU)",
+    )
+    add(
+        "--descriptor",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="a descriptor of your own: a function of (analysis, settings) that returns a number, "
+        "or a dictionary of numbers; may be repeated",
+    )
+    add(
+        "--export",
+        nargs="+",
+        default=[],
+        choices=EXPORTS,
+        metavar="FILE",
+        help="write for other programs as well: " + ", ".join(EXPORTS) + " (the last one in "
+        "the folder phonopy-text)",
+    )
+    add("--no-figures", action="store_true", help="no figures")
+    add("--dry-run", action="store_true", help="say what would be done and about how long it takes")
+
+
+def settings_of(options: argparse.Namespace) -> PhononSettings:
+    """Return the settings that parsed options ask for; InputError for values without meaning."""
+    return PhononSettings(
+        mobile=options.mobile,
+        temperatures=tuple(options.temperature),
+        supercell_atoms=options.supercell_atoms,
+        supercell_atoms_max=max(PhononSettings.supercell_atoms_max, options.supercell_atoms),
+        width=options.width,
+        pairs=options.pairs,
+        displacement=options.displacement,
+        mesh=tuple(options.mesh) if options.mesh else None,
+        relax=not options.no_relax,
+        relax_cell=not options.fixed_cell,
+        relax_on_average=options.relax_on_average,
+        force_tolerance=options.force_tolerance,
+        stress_tolerance=options.stress_tolerance,
+        sum_rules=not options.no_sum_rules,
+        nac=not options.no_nac,
+        seed=options.seed,
+        descriptors=tuple(options.descriptor),
+    )
