@@ -79,7 +79,7 @@ def _evaluate(potential: Potential, crystal: Structure, capacity):
 
 
 def evaluate(
-    potential: Potential, crystal: Structure, capacity=None
+    potential: Potential, crystal: Structure, capacity=None, *, stress: bool = True
 ) -> tuple[Float[Array, ""], Float[Array, "atom 3"], Float[Array, "3 3"]]:
     """Return energy, forces and stress of a concrete structure, its graph made here.
 
@@ -87,6 +87,7 @@ def evaluate(
         potential: Any.
         crystal: Concrete; not to be called under jit.
         capacity: Sizes of the graph, to share a compilation; enlarged where they do not hold.
+        stress: Whether the stress must be finite; a model without one gives NaN.
 
     Raises:
         InputError: unknown elements, or a result that is not finite.
@@ -102,7 +103,7 @@ def evaluate(
             f"the neighbours of {potential.name} do not fit into the capacity it gave itself; "
             "expected finite positions and cell"
         )
-    if not all(bool(np.all(np.isfinite(x))) for x in result):
+    if not all(bool(np.all(np.isfinite(x))) for x in (result if stress else result[:2])):
         raise InputError(
             f"{potential.name} returned values that are not finite{why(potential)}; "
             "expected finite energy, forces and stress. Check for atoms that are too close, or "

@@ -8,7 +8,7 @@ agree but for the curvature of the row, which falls as h² and vanishes with the
     spread(a, b) = ‖a - b‖ / ‖b‖ over all components of the row                      (1)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from phojax.checks import fail
-from phojax.force_constants.hessian import displaced_responses, responses
+from phojax.force_constants.hessian import (
+    displaced_responses,
+    gaussian_displacements,
+    responses,
+)
 from phojax.potentials.contract import Potential, check_elements, why
 from phojax.structure import Structure
 
@@ -61,8 +65,7 @@ def row_noise(
     if not steps or not all(h > 0 for h in steps):
         raise fail(f"steps {list(steps)}", "positive lengths in Å")
     check_elements(potential, crystal)
-    d = np.asarray(direction, float)
-    rows = jnp.asarray([atom]), jnp.asarray((d / np.linalg.norm(d))[None])
+    rows = _row(atom, direction)
 
     def by_differences(model: Potential, step: float) -> np.ndarray:
         return _finite(model, _differences, crystal, rows, step)
@@ -83,17 +86,84 @@ def row_noise(
     return RowNoise(differences, gauge, row)
 
 
+def averaged_row(
+    potential: Potential,
+    crystal: Structure,
+    width: float,
+    pairs: int,
+    key: jax.Array,
+    *,
+    atom: int = 0,
+    direction=(1.0, 0.0, 0.0),
+    step: float | None = None,
+) -> np.ndarray:
+    """Return one row of force constants, (atom, 3) in eV/Å², averaged over Gaussian displacements.
+
+    Args:
+        potential: Any.
+        crystal: Concrete.
+        width: Å.
+        pairs: ± pairs of displacements, those of `hessian` with this key.
+        key: Random key.
+        atom: The atom displaced.
+        direction: Cartesian.
+        step: Of central differences, Å; None for automatic differentiation.
+
+    Raises:
+        InputError: values that are not finite.
+    """
+    rows = _row(atom, direction)
+    total = np.zeros((len(crystal), 3))
+    for pair in range(pairs):
+        xi = gaussian_displacements(key, pair, len(crystal))
+        for sign in (1, -1):
+            moved = replace(crystal, positions=crystal.positions + sign * width * xi)
+            if step is None:
+                total += _finite(potential, _derivative, moved, rows)
+            else:
+                total += _finite(potential, _differences, moved, rows, step)
+    return total / (2 * pairs)
+
+
+def jacobian(
+    potential: Potential, crystal: Structure, step: float | None = None
+) -> Float[np.ndarray, "row column"]:
+    """Return minus the Jacobian of the forces, (3 atom, 3 atom) in eV/Å²: rows are displaced.
+
+    Args:
+        potential: Any.
+        crystal: Concrete, without padding.
+        step: Of central differences, Å; None for automatic differentiation.
+
+    Raises:
+        InputError: values that are not finite.
+    """
+    n = len(crystal)
+    atoms = jnp.repeat(jnp.arange(n), 3)
+    rows = atoms, jnp.tile(jnp.eye(3), (n, 1))
+    if step is None:
+        return _finite(potential, _derivative, crystal, rows, every=True).reshape(3 * n, 3 * n)
+    return _finite(potential, _differences, crystal, rows, step, every=True).reshape(3 * n, 3 * n)
+
+
 def spread(a: np.ndarray, b: np.ndarray) -> float:
     """Return eq. (1)."""
     return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-300))
 
 
-def _finite(model: Potential, function, crystal: Structure, rows, *more) -> np.ndarray:
+def _row(atom: int, direction):
+    d = np.asarray(direction, float)
+    return jnp.asarray([atom]), jnp.asarray((d / np.linalg.norm(d))[None])
+
+
+def _finite(
+    model: Potential, function, crystal: Structure, rows, *more, every: bool = False
+) -> np.ndarray:
     found, overflow = function(model, crystal, rows, *more, capacity=model.capacity(crystal))
     if overflow or not np.all(np.isfinite(found)):
         raise fail(f"{model.name} returned force constants that are not finite" + why(model),
                    "finite ones", "Check for overlapping atoms")  # fmt: skip
-    return np.asarray(found[0])
+    return np.asarray(found if every else found[0])
 
 
 @jax.jit(static_argnames="capacity")
@@ -112,4 +182,4 @@ def _differences(
     return displaced_responses(model, crystal, capacity, *rows, step=step)
 
 
-__all__ = ["RowNoise", "row_noise", "spread"]
+__all__ = ["RowNoise", "averaged_row", "jacobian", "row_noise", "spread"]
