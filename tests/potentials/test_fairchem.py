@@ -16,6 +16,7 @@ import pytest
 from phojax.checks import InputError
 from phojax.forces import energy_forces_stress
 from phojax.potentials import fairchem as ours
+from phojax.potentials import fairchem_checkpoint
 from phojax.potentials.contract import check_elements
 from phojax.structure import structure
 
@@ -23,7 +24,7 @@ torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     pytest.importorskip("fairchem.core", exc_type=ImportError)
-    if not ours._version().startswith("2."):
+    if not fairchem_checkpoint.version().startswith("2."):
         pytest.skip("needs fairchem-core 2", allow_module_level=True)
     import hydra
     from fairchem.core import FAIRChemCalculator
@@ -152,7 +153,7 @@ def written(path, kind="esen", change=None, **changes):
     run = OmegaConf.create({"model": model, "tasks": tasks, "run_dir": "/somewhere"})
     plain = OmegaConf.to_container(run.model)
     plain["backbone"]["dataset_list"] = run.model.backbone.dataset_list
-    state = {k: v for k, v in averaged.state_dict().items()}
+    state = dict(averaged.state_dict())
     torch.save(
         MLIPInferenceCheckpoint(
             model_config=plain,
@@ -415,6 +416,14 @@ def test_damaged_and_foreign_files_are_told_apart(tmp_path, folder):
         ours.network(legacy)
 
 
+@pytest.mark.parametrize(("model", "tasks"), [({}, []), ({"_target_": 1}, [1]), (None, None)])
+def test_checkpoints_without_a_network_or_tasks_are_told(tmp_path, model, tasks):
+    path = tmp_path / "empty.pt"
+    torch.save(MLIPInferenceCheckpoint(model, {}, {}, tasks), path)
+    with pytest.raises(InputError):
+        ours.network(path)
+
+
 def test_weights_that_do_not_fit_are_told(tmp_path):
     def change(model, tasks):
         model["backbone"]["sphere_channels"] = 16
@@ -442,6 +451,6 @@ def test_options_that_do_not_exist_are_told(folder):
 
 @pytest.mark.parametrize(("version", "match"), [("", "is not installed"), ("1.10.0", "1.10.0 is")])
 def test_install_line_where_fairchem_is_missing_or_old(folder, monkeypatch, version, match):
-    monkeypatch.setattr(ours, "_version", lambda: version)
+    monkeypatch.setattr(fairchem_checkpoint, "version", lambda: version)
     with pytest.raises(InputError, match=rf"{match}.*expected version 2.*pip install"):
         ours.network(folder / "esen.pt")

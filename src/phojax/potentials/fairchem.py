@@ -13,63 +13,20 @@ the roll angle of each edge's frame, which fairchem draws at random, is 0, so th
 to the last bit (the networks are equivariant in it: to rounding, every angle gives the same).
 Edge frames come from quaternions in two charts, smoothly blended: second derivatives are finite
 along every direction, ±y included.
-
-A checkpoint is a pickle, which is a program, and its configuration names classes to be made,
-which is another. fairchem runs both. Here the pickle is read by torch's restricted unpickler
-with the few classes added that such files hold, all of them data, and every class named in the
-configuration must be one of those below.
 """
 
 import hashlib
-import importlib.metadata
 import pathlib
-import zipfile
 from dataclasses import dataclass
 from typing import Any
 
 from phojax.checks import InputError, fail
+from phojax.potentials import fairchem_checkpoint
 from phojax.potentials.contract import Potential
 from phojax.potentials.torch_bridge import from_energy, from_forces, imported_torch
 
-INSTALL = 'pip install "fairchem-core>=2.24,<3"'
-
-_UMA = "fairchem.core.models.uma"
-_NETWORKS = {
-    "escnmd_backbone",
-    "escnmd_moe_backbone",
-    f"{_UMA}.escn_md.eSCNMDBackbone",
-    f"{_UMA}.escn_moe.eSCNMDMoeBackbone",
-}
-_HEADS = {
-    f"{_UMA}.escn_md.{name}"
-    for name in (
-        "MLP_EFS_Head",
-        "MLP_Energy_Head",
-        "MLP_Stress_Head",
-        "Linear_Energy_Head",
-        "Linear_Force_Head",
-    )
-} | {
-    f"{_UMA}.escn_moe.{name}"
-    for name in ("DatasetSpecificMoEWrapper", "DatasetSpecificSingleHeadWrapper")
-}
-_TASK = "fairchem.core.units.mlip_unit.mlip_unit"
-_SCALES = "fairchem.core.modules.normalization"
-# What a configuration may ask to be made. Each of these only holds what it is given.
-_TARGETS = {
-    "fairchem.core.models.base.HydraModel",
-    f"{_TASK}.Task",
-    f"{_TASK}.OutputSpec",
-    f"{_SCALES}.normalizer.Normalizer",
-    f"{_SCALES}.element_references.ElementReferences",
-    "torch.DoubleTensor",
-    "torch.FloatTensor",
-    "torch.tensor",
-}
-# Keys whose values fairchem imports as classes, and what they may name.
-_NAMED = {"_target_": _TARGETS, "model": _NETWORKS, "module": _HEADS, "head_cls": _HEADS}
 # Up to here edge frames are polynomials in quaternions. Beyond, fairchem-core 2.24 clamps
-# logarithms along ±y: second derivatives are wrong there by 3 % (rocksalt, lmax 6).
+# logarithms: exactly along ±y second derivatives are wrong (rocksalt: 2 % at lmax 5, half at 6).
 _HIGHEST = 4
 # Least squares leave 1e-14 eV for elements that the training data do not hold.
 _NO_REFERENCE = 1e-9
@@ -186,7 +143,8 @@ def fairchem(
         "cutoff": made.cutoff,
         "dtype": dtype,
         "device": str(made.device),
-        "provenance": f"{path.name}, task {task}, fairchem-core {_version()}, {dtype}",
+        "provenance": f"{path.name}, task {task}, {dtype}, "
+        f"fairchem-core {fairchem_checkpoint.version()}",
         "fingerprint": _digest(path, task, charge, made.spin),
     }
     if made.direct:
@@ -208,7 +166,7 @@ def network(
     if dtype not in ("float32", "float64"):
         raise fail(f"dtype {dtype!r}", "float64 or float32")
     where = _device(torch, device)
-    checkpoint = read_checkpoint(path)
+    checkpoint = fairchem_checkpoint.read_checkpoint(path)
     tasks = [t for t in checkpoint.tasks_config if task in t["datasets"]]
     if not any(t["property"] == "energy" for t in tasks):
         known = {d for t in checkpoint.tasks_config for d in t["datasets"]}
@@ -227,10 +185,10 @@ def network(
     except Exception as problem:  # fairchem, hydra and torch each have errors of their own
         said = str(problem).strip().split("\n")[0][:300]
         raise fail(
-            f"{path} cannot be built by fairchem-core {_version()} "
+            f"{path} cannot be built by fairchem-core {fairchem_checkpoint.version()} "
             f"({type(problem).__name__}: {said})",
             "an eSEN or UMA checkpoint of fairchem-core 2",
-            f"Try the version that wrote it, or {INSTALL}",
+            f"Try the version that wrote it, or {fairchem_checkpoint.INSTALL}",
         ) from problem
     backbone = module.backbone
     if backbone.lmax > _HIGHEST:
@@ -252,140 +210,6 @@ def network(
         dtype=precision,
         device=where,
     )
-
-
-def read_checkpoint(path: pathlib.Path):
-    """Return the checkpoint, its configuration as plain data that was checked; runs nothing.
-
-    Raises:
-        InputError: see `fairchem`.
-    """
-    torch = imported_torch()
-    kind = _checkpoint_class()
-    if not path.is_file():
-        raise fail(f"{path} does not exist", "a checkpoint of fairchem-core 2 (.pt)")
-    if not zipfile.is_zipfile(path):
-        raise fail(
-            f"{path} is no zip file, or a truncated one",
-            "an undamaged checkpoint of fairchem-core 2",
-            "Download it again",
-        )
-    try:
-        with torch.serialization.safe_globals([kind, *_containers()]):
-            refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-            if not refused:
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as problem:  # a damaged file can fail anywhere in zipfile or pickle
-        said = str(problem).strip().split("\n")[0][:300]
-        raise fail(
-            f"{path} cannot be read ({type(problem).__name__}: {said})",
-            "an undamaged checkpoint of fairchem-core 2",
-            "Download it again",
-        ) from problem
-    if refused:
-        raise fail(
-            f"{path} asks for {', '.join(sorted(refused))}, which was refused",
-            "nothing but tensors and the configuration of a network",
-            "Do not trust this file",
-        )
-    if not isinstance(content, kind):
-        older = isinstance(content, dict) and "state_dict" in content
-        raise fail(
-            f"{path} holds " + ("a checkpoint of fairchem 1" if older else "no checkpoint"),
-            "an inference checkpoint of fairchem-core 2",
-            "EquiformerV2 and older eSEN checkpoints need fairchem-core 1" if older else "",
-        )
-    content.model_config = _model(_checked(content.model_config, path), path)
-    content.tasks_config = _checked(_without_training(content.tasks_config), path)
-    return content
-
-
-def _checkpoint_class():
-    """Return the class of fairchem 2's checkpoints, or say how to install it."""
-    version = _version()
-    if not version.startswith("2."):
-        what = f"fairchem-core {version} is" if version else "fairchem-core is not"
-        raise fail(
-            f"{what} installed",
-            "version 2",
-            INSTALL + (" (in an environment of its own)" if version else ""),
-        )
-    try:
-        from fairchem.core.units.mlip_unit.api.inference import MLIPInferenceCheckpoint
-    except ImportError as error:
-        raise fail(
-            f"fairchem-core {version} cannot be imported ({error})", "an intact one", INSTALL
-        ) from error
-    return MLIPInferenceCheckpoint
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("fairchem-core")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _containers() -> list[Any]:
-    """Return the classes of omegaconf's configurations, in which checkpoints hold theirs."""
-    from collections import defaultdict
-
-    from omegaconf import DictConfig, ListConfig, nodes
-    from omegaconf.base import ContainerMetadata, Metadata
-
-    leaves = [nodes.AnyNode, nodes.StringNode, nodes.IntegerNode, nodes.FloatNode]
-    leaves += [nodes.BooleanNode, dict, list, int, float, str, bool, defaultdict]
-    return [DictConfig, ListConfig, ContainerMetadata, Metadata, *leaves, (Any, "typing.Any")]
-
-
-def _plain(value: Any) -> Any:
-    """Return a configuration as dictionaries, lists and values, interpolating nothing."""
-    from omegaconf import OmegaConf
-
-    if OmegaConf.is_config(value):
-        return _plain(OmegaConf.to_container(value, resolve=False))
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _checked(value: Any, path: pathlib.Path) -> Any:
-    """Return the configuration as plain data; raise where it asks for more than is known."""
-
-    def check(item: Any) -> None:
-        if isinstance(item, dict):
-            for key, inner in item.items():
-                allowed = _NAMED.get(key)
-                if allowed is not None and not (isinstance(inner, str) and inner in allowed):
-                    raise fail(
-                        f"{path}: its configuration asks for {inner!r} as {key}",
-                        "eSEN or UMA of fairchem-core 2 (escn_md, escn_moe)",
-                        "Other networks, and files that want to run code, are refused",
-                    )
-                check(inner)
-        elif isinstance(item, list):
-            for inner in item:
-                check(inner)
-        elif isinstance(item, str) and "${" in item:
-            raise fail(f"{path}: its configuration holds {item!r}", "values, not references")
-
-    plain = _plain(value)
-    check(plain)
-    return plain
-
-
-def _model(config: Any, path: pathlib.Path) -> dict[str, Any]:
-    """Return the network's configuration without that of its training."""
-    if not isinstance(config, dict) or not {"_target_", "backbone", "heads"} <= set(config):
-        raise fail(f"{path} holds no configuration of a network", "backbone and heads")
-    # It would load a second file, for weights that this one replaces.
-    return {key: value for key, value in config.items() if key != "finetune_config"}
-
-
-def _without_training(tasks: Any) -> list[dict[str, Any]]:
-    return [{**task, "loss_fn": None, "metrics": []} for task in _plain(tasks)]
 
 
 def _built(torch, checkpoint, tasks, dtype, path) -> tuple[Any, dict[str, Any]]:
@@ -427,7 +251,11 @@ def _fix_roll(torch, backbone) -> None:
     from fairchem.core.models.uma.common.quaternion.wigner_d_hybrid import axis_angle_wigner_hybrid
 
     if not hasattr(backbone, "_get_rotmat_and_wigner"):
-        raise fail("an unknown way of making edge frames", "that of fairchem-core 2.24", INSTALL)
+        raise fail(
+            "an unknown way of making edge frames",
+            "that of fairchem-core 2.24",
+            fairchem_checkpoint.INSTALL,
+        )
     tables = backbone.wigner_data
 
     def rotations(vectors):
@@ -471,4 +299,4 @@ def _digest(path: pathlib.Path, *options) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["INSTALL", "Network", "fairchem", "network", "read_checkpoint"]
+__all__ = ["Network", "fairchem", "network"]
