@@ -20,7 +20,7 @@ except ImportError:  # told with the line that installs it
     official()
     raise
 
-_FACTORIES = {torch.zeros, torch.ones, torch.full, torch.tensor}
+_FACTORIES = frozenset({torch.zeros, torch.ones, torch.full, torch.tensor})
 # Odd 64-bit multipliers as signed numbers (splitmix64: Steele, Lea, Flood 2014).
 _MIX = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
 _GOLDEN = -0x61C8864680B583EB
@@ -40,19 +40,13 @@ class Settings(TorchFunctionMode):
         self._dtype, self._vectors, self._attached = dtype, vectors, attached
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if self._attached and func is torch.Tensor.detach:
+        if func is torch.Tensor.detach and self._attached:
             return args[0]
-        if self._vectors is not None and func is torch.rand_like:
+        if func is torch.rand_like and self._vectors is not None:
             return self._vectors
-        made = func(*args, **kwargs)
-        if (
-            self._dtype is not None
-            and func in _FACTORIES
-            and "dtype" not in kwargs
-            and made.is_floating_point()
-        ):
-            return func(*args, **kwargs, dtype=self._dtype)
+        made = func(*args, **(kwargs or {}))
+        if func in _FACTORIES and self._dtype is not None and "dtype" not in (kwargs or {}):
+            return made.to(self._dtype) if made.is_floating_point() else made
         return made
 
 

@@ -14,22 +14,21 @@ that lie within 0.01 Å² (squared distance) of the next one. That set changes a
 derivative is one at a given `Graph`, and a finite difference is either at the same Graph or with
 Graphs made anew: two different numbers.
 
-In float32 values equal those of the official calculator bit for bit where random vectors are the
-same. In float64 the weights, scales and Gaussian centres are those of the file; grids, rotation
-matrices and weights of degrees, which approximate numbers of mathematics, are exact.
+Given the same random vectors, values in float32 equal those of the official calculator: bit for
+bit while the weights require gradients, as they do there, and to the last digits when frozen, as
+they are here (torch then orders some products differently).
 """
 
-import math
 import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 from phojax.checks import fail
-from phojax.potentials.equiformer.checkpoint import SCALAR, TENSOR, VECTOR, Checkpoint, Head
+from phojax.potentials.equiformer.checkpoint import SCALAR, TENSOR, VECTOR, Checkpoint
 from phojax.potentials.equiformer.gauge import Settings, edge_vectors
+from phojax.potentials.equiformer.network import network
 from phojax.potentials.equiformer.official import official
-from phojax.potentials.equiformer.rotation import Carried, carried_frames, generators
+from phojax.potentials.equiformer.rotation import carried_frames
 
 try:
     import torch
@@ -57,166 +56,6 @@ class Graph:
     wraps: torch.Tensor
     directions: torch.Tensor
     frames: torch.Tensor
-
-
-class _Backbone(_FAIRCHEM.Backbone):
-    """The official backbone, given its graph and frames instead of making them."""
-
-    def generate_graph(self, data, **_):
-        return data.graph
-
-    def _init_edge_rot_mat(self, data, edge_index, edge_distance_vec):
-        return data.rotation
-
-
-class _Rotation(_FAIRCHEM.Rotation):
-    """The official rotation of features, with matrices that move with the edges."""
-
-    def __init__(self, lmax: int) -> None:
-        super().__init__(lmax)
-        self.register_buffer("generators", generators(lmax), persistent=False)
-
-    def set_wigner(self, rot_mat3x3):
-        frames, directions = rot_mat3x3
-        super().set_wigner(frames)
-        self.wigner = Carried.apply(directions, self.wigner, self.generators)
-        self.wigner_inv = self.wigner.transpose(1, 2).contiguous()
-
-    def forget(self) -> None:
-        """Drop the matrices of the last call."""
-        self.wigner = self.wigner_inv = None
-
-
-_HEADS = {
-    SCALAR: _FAIRCHEM.ScalarHead,
-    VECTOR: _FAIRCHEM.VectorHead,
-    TENSOR: _FAIRCHEM.TensorHead,
-}
-
-
-class Network(torch.nn.Module):
-    """Backbone and heads, named as in the checkpoint, in one precision on one device.
-
-    Attributes:
-        radius: Å, of the search for edges.
-        highest: The highest atomic number it knows.
-        neighbors, strict: See max_neighbors and enforce_max_neighbors_strictly of the backbone.
-    """
-
-    def __init__(self, made_from: Checkpoint) -> None:
-        super().__init__()
-        self.backbone = _made(_Backbone, "backbone", made_from.backbone)
-        self.backbone.activation_checkpoint = False  # it would run again after `forget`
-        for k, rotation in enumerate(self.backbone.SO3_rotation):
-            self.backbone.SO3_rotation[k] = _Rotation(rotation.lmax)
-        self.output_heads = torch.nn.ModuleDict()
-        self.kinds: dict[str, Head] = {}
-        for head in sorted(made_from.heads, key=lambda head: head.name):
-            self.output_heads[head.name] = _made(
-                _HEADS[head.kind], f"head {head.name!r}", head.options, self.backbone
-            )
-            self.kinds[head.name] = head
-        self.radius = float(self.backbone.max_radius)
-        self.neighbors = int(self.backbone.max_neighbors)
-        self.strict = bool(self.backbone.enforce_max_neighbors_strictly)
-        self.highest = int(self.backbone.max_num_elements) - 1
-
-    def name_of(self, kind: str) -> str | None:
-        """Return the name of the head of that kind, if there is one that can be used."""
-        for name, head in self.kinds.items():
-            if head.kind == kind and (kind != TENSOR or head.options.get("decompose")):
-                return name
-        return None
-
-    def outputs(self, data: Any, stress: bool) -> dict[str, torch.Tensor]:
-        """Return the raw outputs by name."""
-        found = {}
-        try:
-            with Settings(dtype=data.pos.dtype):
-                embedding = self.backbone(data)
-                for name, head in self.output_heads.items():
-                    if self.kinds[name].kind != TENSOR:
-                        found |= head(data, embedding)
-                    elif stress and name == self.name_of(TENSOR):
-                        with Settings(attached=True):
-                            found |= head(data, embedding)
-        finally:
-            for rotation in self.backbone.SO3_rotation:
-                rotation.forget()
-        return found
-
-
-def network(made_from: Checkpoint, dtype: torch.dtype, device: torch.device) -> Network:
-    """Return the network of a checkpoint with its weights, frozen.
-
-    Raises:
-        InputError: options the architecture does not have, or weights of another shape.
-    """
-    # Initial weights are drawn and thrown away: the global generator must not notice.
-    with torch.random.fork_rng(devices=[]):
-        made = Network(made_from)
-    _load(made, made_from.state)
-    made = made.eval().requires_grad_(False)
-    if dtype == torch.float64:
-        made = made.double()
-        _sharpen(made)
-    return made.to(device)
-
-
-def _made(kind: Any, name: str, options: dict[str, Any], *first: Any) -> Any:
-    try:
-        return kind(*first, **options)
-    except Exception as error:
-        raise fail(
-            f"the checkpoint's {name} cannot be built ({type(error).__name__}: {error})",
-            "options that fairchem-core 1.10.0 knows",
-        ) from error
-
-
-def _load(made: Network, state: dict[str, torch.Tensor]) -> None:
-    own = made.state_dict()
-    wrong = {
-        "missing": sorted(set(own) - set(state)),
-        "unknown": sorted(set(state) - set(own)),
-        "of another shape": sorted(
-            name for name in set(own) & set(state) if own[name].shape != state[name].shape
-        ),
-    }
-    for what, names in wrong.items():
-        if names:
-            raise fail(
-                f"the checkpoint has {len(names)} weights {what}: {', '.join(names[:3])}"
-                + (", …" if len(names) > 3 else ""),
-                f"the {len(own)} weights of the architecture that its config describes",
-                "The file is incomplete, or of another version of the model",
-            )
-    made.load_state_dict(state)
-
-
-def _sharpen(made: Network) -> None:
-    """Replace the float32 approximations of numbers of mathematics by exact ones, in place."""
-    backbone = made.backbone
-    size = backbone.grid_resolution
-    for row in backbone.SO3_grid:
-        for grid in row:
-            resolution = (size, size) if size else (grid.lat_resolution, grid.long_resolution)
-            kept = grid.mapping.coefficient_idx(grid.lmax, grid.mmax)
-            options = {"normalization": "component", "dtype": torch.float64}
-            to = _FAIRCHEM.ToS2Grid(grid.lmax, resolution, **options)
-            back = _FAIRCHEM.FromS2Grid(resolution, grid.lmax, **options)
-            # Degrees of which only orders up to mmax are kept count for the others, too.
-            gain = torch.ones((grid.lmax + 1) ** 2, dtype=torch.float64)
-            for degree in range(grid.mmax + 1, grid.lmax + 1):
-                gain[degree**2 : (degree + 1) ** 2] = math.sqrt(
-                    (2 * degree + 1) / (2 * grid.mmax + 1)
-                )
-            grid.to_grid_mat = (torch.einsum("mbi,am->bai", to.shb, to.sha) * gain)[..., kept]
-            grid.from_grid_mat = (torch.einsum("am,mbi->bai", back.sha, back.shb) * gain)[..., kept]
-    for module in made.modules():
-        near = getattr(module, "balance_degree_weight", None)
-        if near is not None:
-            # Each is 1 / an integer.
-            module.balance_degree_weight = 1 / torch.round(1 / near)
 
 
 class Equiformer:
@@ -288,9 +127,10 @@ class Equiformer:
                 cell=cell.float()[None],
                 natoms=torch.tensor([len(positions)], device=self.device),
             )
-            edges, offsets, _ = _FAIRCHEM.radius_graph(
-                near, self.network.radius, self.network.neighbors, self.network.strict
-            )
+            with Settings(dtype=torch.float32):
+                edges, offsets, _ = _FAIRCHEM.radius_graph(
+                    near, self.network.radius, self.network.neighbors, self.network.strict
+                )
             images = offsets.long()
             self._check_degrees(edges, len(positions))
             vector = self._vectors(cell, positions, edges, images, wraps)
@@ -370,22 +210,18 @@ class Equiformer:
             value = value * rmsd + mean
         return value
 
-    def _output(self, kind: str) -> str | None:
-        head = self.network.name_of(kind)
-        return None if head is None else self.network.output_heads[head].output_name
-
     def _energy(self, found, data):
-        energy = self._scaled(found, self._output(SCALAR)).view(1)
+        energy = self._scaled(found, self.network.targets[SCALAR]).view(1)
         if self._references is not None:
             each = self._references[data.atomic_numbers]
             energy = energy.index_add(0, data.batch, each)
         return energy.reshape(())
 
     def _forces(self, found):
-        return self._scaled(found, self._output(VECTOR))
+        return self._scaled(found, self.network.targets[VECTOR])
 
     def _stress(self, found, wanted: bool):
-        name = self._output(TENSOR)
+        name = self.network.targets.get(TENSOR)
         if not wanted or name is None:
             return None
         isotropic = self._scaled(found, f"{name}_isotropic").view(1, 1)
@@ -407,4 +243,4 @@ def _unit(vector: torch.Tensor) -> torch.Tensor:
     return vector / vector.norm(dim=-1, keepdim=True)
 
 
-__all__ = ["Equiformer", "Graph", "Network", "network"]
+__all__ = ["Equiformer", "Graph"]

@@ -44,7 +44,7 @@ def generators(lmax: int) -> torch.Tensor:
             angles[which] = angle
             return D(degree, *angles)
 
-        return torch.autograd.functional.jacobian(turned, torch.zeros((), dtype=torch.float64))
+        return torch.func.jacfwd(turned)(torch.zeros((), dtype=torch.float64))
 
     blocks = []
     for degree in range(lmax + 1):
@@ -80,8 +80,9 @@ class Carried(torch.autograd.Function):
         return torch.linalg.cross(w, n, dim=-1), None, None
 
     @staticmethod
-    def jvp(ctx: Any, dn, dD, dG):
+    def jvp(ctx: Any, *grad_inputs):
         n, D, G = ctx.saved_tensors
+        dn = grad_inputs[0]
         omega = torch.linalg.cross(n, dn, dim=-1)
         return -(D @ torch.einsum("ea,aij->eij", omega, G))
 
