@@ -12,7 +12,6 @@ import numpy as np
 from phojax.neighbors import (
     Neighbors,
     PairCapacity,
-    gather,
     links,
     neighbor_counts,
     neighbor_list,
@@ -40,8 +39,8 @@ def neighbor_table(cutoff: float, crystal: Structure, capacity: Capacity) -> Nei
     first = jnp.searchsorted(centers, jnp.arange(atoms + 1, dtype=centers.dtype))
     at = (first[:-1, None] + jnp.arange(rows)).reshape(-1)
     mask = at < jnp.repeat(first[1:], rows)
-    at = links(at, mask)
-    others = links(gather(pairs.others.index, at), mask, gather(pairs.others.image, at))
+    at = jnp.where(mask, at, 0)
+    others = links(pairs.others.index[at], mask, pairs.others.image[at])
     overflow = pairs.overflow | jnp.any(jnp.diff(first) > rows)
     index = jnp.repeat(jnp.arange(atoms, dtype=jnp.int32), rows)
     # Rows of padding keep their centre: the table stays regular.

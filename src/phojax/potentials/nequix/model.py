@@ -19,7 +19,8 @@ with R a perceptron without bias of b, so that it vanishes where b does; then
 A linear readout of the last scalars is added to the energy of the free atoms.
 
 (3) is one matrix product per atom and path, of T over (m3; j, m1) with R W x over (j, m1; u):
-nothing of the size pairs x (l1, l2, l3) x channels x components is ever made.
+nothing of the size pairs x (l1, l2, l3) x channels x components is ever made. The sum runs over
+the rows of a centre at home, so a Bloch phase belongs to `gather` and `separations` alone.
 Source: Koker, Kotak, Smidt, arXiv:2508.16067, after NequIP, Batzner et al., Nat. Commun. 13, 2453
 (2022).
 """
@@ -42,8 +43,8 @@ _EPSILON = 1e-12  # of the norms
 SILU_SIZE = 0.5964586854233045
 """Root mean square of silu(z) over the 1 000 001 quantiles of a normal z that e3nn takes."""
 
-Features = tuple[Float[Array, "atom m channel"], ...]
-"""By l."""
+Features = tuple[Float[Array, "atom _ _"], ...]
+"""By l: (atom, component, channel)."""
 
 
 def energy(
@@ -103,7 +104,7 @@ def radial_basis(architecture: Architecture, r: Float[Array, " pair"]) -> Float[
 
 def spherical_harmonics(
     lmax: int, directions: Float[Array, "pair 3"]
-) -> tuple[Float[Array, "pair m"], ...]:
+) -> tuple[Float[Array, "pair _"], ...]:
     """Return Y_0 … Y_lmax of unit vectors, |Y_l|² = 2l + 1, in e3nn's order of components."""
     degrees = [jnp.ones_like(directions[:, :1]), math.sqrt(3) * directions]
     for l in range(2, lmax + 1):
@@ -116,18 +117,19 @@ def spherical_harmonics(
 
 def _received(
     paths: list[Path], radial, sent: Features, harmonics, basis, others: Links
-) -> list[Float[Array, "atom m channel"]]:
+) -> list[Float[Array, "atom _ _"]]:
     """Return the sums of eq. (3) by l3, the paths side by side."""
     atoms = len(sent[0])
     rows = len(basis) // atoms
+    columns = np.cumsum([sent[path.l1].shape[-1] for path in paths])[:-1].tolist()
 
     def of_atoms(pairs):
         at, harmonics, basis = pairs
-        R = _perceptron(radial, basis)
+        # Not slices: in the reverse pass each would be padded to the width of all.
+        R = jnp.split(_perceptron(radial, basis), columns, axis=1)
         x = [gather(f, at) for f in sent]
-        sums = {}
-        cols = np.cumsum([sent[path.l1].shape[-1] for path in paths])[:-1].tolist()
-        for path, weights in zip(paths, jnp.split(R, cols, axis=1)):
+        sums: dict[int, list[jax.Array]] = {}
+        for path, weights in zip(paths, R, strict=True):
             width = sent[path.l1].shape[-1]
             T = _turned(path, harmonics[path.l2]).reshape(
                 -1, rows, 2 * path.l3 + 1, 2 * path.l1 + 1

@@ -69,7 +69,7 @@ class Architecture(NamedTuple):
         return self.channels[:1] if layer == self.layers - 1 else self.channels
 
     def gated(self, layer: int) -> tuple[int, ...]:
-        """Return the channels before the gate: a scalar more for everything that has a direction."""
+        """Return the channels before the gate: one more scalar per channel of l > 0."""
         scalars, *others = self.outputs(layer)
         return (scalars + sum(others), *others)
 
@@ -147,8 +147,9 @@ def _architecture(path: pathlib.Path, config: dict[str, Any]) -> Architecture:
     for key in _NUMBERS:
         if type(config[key]) not in (int, float) or not math.isfinite(config[key]):
             raise refuse(key, "a finite number")
-    if not config["cutoff"] > 0 or not config["avg_n_neighbors"] > 0:
-        raise refuse("cutoff", "a positive length, and neighbours in it")
+    for key in ("cutoff", "avg_n_neighbors"):
+        if not config[key] > 0:
+            raise refuse(key, "a positive number")
     power = config["radial_polynomial_p"]
     if power != int(power) or power < 3:
         raise refuse("radial_polynomial_p", "a whole number of at least 3")
