@@ -119,7 +119,7 @@ def examined(
     given = default_crystal(potential) if crystal is None else crystal
     primitive = primitive_cell(given)
     group = space_group(primitive)
-    bent = _bent(primitive)
+    bent = _bent(primitive if len(primitive) > 1 else supercell(primitive, [2, 1, 1]).structure)
     report("equivariance", 0, 5)
     energy, forces, stress = _plain(potential, bent)
     turned = _turned(bent)

@@ -1,6 +1,7 @@
 """Potentials by name: what exists, what a parameter file means, and its errors."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from crystals import fcc, parts, rattled, salt
 
 from phojax.checks import InputError
 from phojax.forces import energy, evaluate
-from phojax.potentials.catalogue import available, potential
+from phojax.potentials.catalogue import entries, potential
 from phojax.structure import structure
 
 SALT = {
@@ -27,13 +28,36 @@ def written(tmp_path, content):
     return f"file:{file}"
 
 
-def test_every_name_without_a_file_or_weights_makes_a_potential():
-    for name, line in available().items():
-        assert line
-        if name not in {"chgnet", "file:NAME.json"}:
-            made = potential(name)
-            assert made.name == name
-            assert "Kittel" in made.provenance
+@pytest.mark.parametrize("name", ["lj:Ne", "lj:Ar", "lj:Kr", "lj:Xe", "ions:NaCl"])
+def test_names_without_a_file_make_a_potential(name):
+    made = potential(name)
+    assert made.name == name
+    assert "Kittel" in made.provenance
+
+
+def test_entries_say_what_they_need():
+    listed = {entry.name: entry for entry in entries()}
+    for entry in listed.values():
+        assert entry.what
+        assert entry.elements
+        assert bool(entry.modules) == bool(entry.install)
+    absent = replace(listed["chgnet"], modules=("chgnet", "no_such_module.below"))
+    assert "no_such_module.below" in absent.missing
+
+
+def test_a_potential_of_ones_own(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from phojax.potentials.pair import morse\n"
+        "def salt():\n"
+        "    return morse({('Na', 'Cl'): (0.5, 1.2, 2.7)}, cutoff=5.0)\n"
+        "number = 3\n"
+    )
+    assert potential(f"python:{file}:salt").elements == {11, 17}
+    with pytest.raises(InputError, match="cannot be imported"):
+        potential(f"python:{file}:pepper")
+    with pytest.raises(InputError, match="phojax Potential"):
+        potential(f"python:{file}:number")
 
 
 def test_argon_has_the_size_of_the_crystal():
@@ -83,7 +107,7 @@ def test_forms_in_a_file_add_up_and_know_all_of_its_elements(tmp_path):
 
 @pytest.mark.parametrize("name", ["nothing", "lj:Na", "lj", "file:", "ions:KCl"])
 def test_an_unknown_name_lists_what_exists(name):
-    with pytest.raises(InputError, match=r"expected one of chgnet, lj:Ne, .*file:NAME\.json"):
+    with pytest.raises(InputError, match=r"expected one of nequix.*, chgnet, .*file:NAME\.json"):
         potential(name)
 
 

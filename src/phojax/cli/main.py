@@ -1,4 +1,4 @@
-"""Entry point: `phojax phonons …`."""
+"""Entry point: `phojax phonons …`, `phojax potentials …`."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ import jax
 from threadpoolctl import threadpool_limits
 
 from phojax.checks import InputError
-from phojax.cli import phonons
+from phojax.cli import phonons, potentials
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"phojax {version('phojax')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     phonons.add_parser(commands)
+    potentials.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)

@@ -124,7 +124,7 @@ def displaced_responses(
     capacity,
     atoms: Int[Array, " row"],
     directions: Float[Array, "row 3"],
-    step: float,
+    step: float | Float[Array, ""],
     batch: int = 1,
 ) -> tuple[Float[Array, "row atom 3"], Bool[Array, ""]]:
     """Return eq. (1') in eV/Å² for every row, and whether a graph overflowed; traceable.

@@ -67,21 +67,36 @@ def calculator_by_name(name: str) -> Potential:
     Raises:
         InputError: a name of another form, or what cannot be imported or made.
     """
-    source, _, attribute = name.rpartition(":")
-    if not source or not attribute:
-        raise fail(f"calculator {name!r}", '"module:attribute" or "FILE.py:attribute"')
+    wanted = "an ASE calculator, or a function without arguments that returns one"
+    made = made_by_name(name, wanted)
     try:
-        made = getattr(_module(source), attribute)
         if not hasattr(made, "get_property") or isinstance(made, type):
             made = made()
+    except Exception as error:  # whatever a package does when it is called
+        raise InputError(
+            f"calculator {name!r} cannot be made ({type(error).__name__}: {error}); "
+            f"expected {wanted}"
+        ) from error
+    return ase_calculator(made, name=f"ase:{name}")
+
+
+def made_by_name(name: str, wanted: str) -> Any:
+    """Return what "module:attribute" or "FILE.py:attribute" names; runs the module's code.
+
+    Raises:
+        InputError: a name of another form, or what cannot be imported.
+    """
+    source, _, attribute = name.rpartition(":")
+    if not source or not attribute:
+        raise fail(f"{name!r}", f'"module:attribute" or "FILE.py:attribute", naming {wanted}')
+    try:
+        return getattr(_module(source), attribute)
     except InputError:
         raise
     except Exception as error:  # whatever a package does when it is imported
         raise InputError(
-            f"calculator {name!r} cannot be made ({type(error).__name__}: {error}); expected an "
-            "ASE calculator, or a function without arguments that returns one"
+            f"{name!r} cannot be imported ({type(error).__name__}: {error}); expected {wanted}"
         ) from error
-    return ase_calculator(made, name=f"ase:{name}")
 
 
 def _module(source: str):
@@ -90,7 +105,7 @@ def _module(source: str):
     path = pathlib.Path(source)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise fail(f"calculator file {source}, which cannot be read", "a Python file")
+        raise fail(f"{source}, which cannot be read", "a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

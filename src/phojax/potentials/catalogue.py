@@ -1,9 +1,4 @@
-"""Potentials by name, as on the command line.
-
-    chgnet            CHGNet
-    lj:Ar             Lennard-Jones crystals of Ne, Ar, Kr, Xe
-    ions:NaCl         point ions with a Born-Mayer repulsion
-    file:NAME.json    pair potentials and charges of one's own
+"""Potentials by name, as on the command line; `ENTRIES` lists them.
 
 A parameter file is one JSON object. Lengths are in Å, energies in eV, charges in e:
 
@@ -27,12 +22,16 @@ Sources: Kittel, Introduction to Solid State Physics, 8th ed. (2005), ch. 3, tab
 
 import json
 import pathlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 from phojax.checks import InputError, fail
-from phojax.potentials.ase_calculator import calculator_by_name
+from phojax.potentials import fairchem_checkpoint
+from phojax.potentials.ase_calculator import calculator_by_name, made_by_name
+from phojax.potentials.chgnet import weights as chgnet_weights
 from phojax.potentials.contract import Potential
+from phojax.potentials.equiformer import official as equiformer_official
 from phojax.potentials.ewald import ewald, summed
 from phojax.potentials.pair import buckingham, lennard_jones, morse, springs
 
@@ -52,28 +51,106 @@ _FORMS = {
 _FILE_KEYS = {"source", "cutoff", "onset", "charges", "accuracy", "pairs"}
 
 
-def available() -> dict[str, str]:
-    """Return every name that `potential` knows with a line on what it is."""
-    lines = {"chgnet": "CHGNet 0.3.0, a graph network for inorganic crystals (needs its weights)"}
-    for symbol in _RARE_GASES:
-        lines[f"lj:{symbol}"] = f"Lennard-Jones {symbol}, cutoff 2.5 σ, switched from 2 σ"
-    lines["ions:NaCl"] = "point ions with Born-Mayer repulsion between Na and Cl, Ewald sum"
-    lines["file:NAME.json"] = "pair potentials and charges from a parameter file"
-    return lines
+@dataclass(frozen=True)
+class Entry:
+    """A name, or a pattern of names, that `potential` knows.
+
+    Attributes:
+        name: What to type; capitals stand for what the user fills in.
+        what: In a line.
+        modules: Python modules that it needs beside those of phojax.
+        install: The line that installs them.
+        conservative: Whether forces are the gradient of an energy.
+        derivatives: What can be had beyond forces.
+        elements: That it covers.
+    """
+
+    name: str
+    what: str
+    modules: tuple[str, ...] = ()
+    install: str = ""
+    conservative: str = "yes"
+    derivatives: str = "any"
+    elements: str = ""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The modules that are not installed."""
+        return tuple(module for module in self.modules if not _is_installed(module))
+
+
+def entries() -> tuple[Entry, ...]:
+    """Return what `potential` knows, the recommended ones first."""
+    return (
+        Entry(
+            "nequix[:NAME|:FILE.nqx]",
+            "Nequix, smooth, fine-tuned on phonons: recommended (weights: downloaded once)",
+            elements="H-Bi, Ac-Pu",
+        ),
+        Entry(
+            "chgnet",
+            "CHGNet 0.3.0; rough at 0.01 Å: averaged force constants",
+            ("chgnet",), chgnet_weights.INSTALL, elements="H-Pu",
+        ),
+        Entry(
+            "equiformer:FILE.pt",
+            "EquiformerV2 of fairchem 1 (OMat24), a checkpoint of your own",
+            ("torch", "fairchem.core", "e3nn"), equiformer_official.INSTALL,
+            "no", "Jacobian of forces", "Z ≤ 96 or fewer",
+        ),
+        Entry(
+            "fairchem:FILE.pt[:TASK]",
+            "eSEN and UMA of fairchem 2, a checkpoint of your own",
+            ("torch", "fairchem.core"), fairchem_checkpoint.INSTALL,
+            "as the model", "second", "as the model",
+        ),
+        Entry(
+            "ase:MODULE:NAME",
+            "any ASE calculator (MACE, MatterSim, …), or ase:FILE.py:NAME",
+            derivatives="none: displacements", elements="as the calculator",
+        ),
+        Entry(
+            "python:FILE.py:NAME",
+            "a function of your own that returns a potential, or python:MODULE:NAME",
+            conservative="as made", derivatives="as made", elements="as made",
+        ),
+        Entry(
+            ", ".join(f"lj:{symbol}" for symbol in _RARE_GASES),
+            "Lennard-Jones crystals of rare gases, cutoff 2.5 σ, switched from 2 σ",
+            elements="one each",
+        ),
+        Entry("ions:NaCl", "point ions with Born-Mayer repulsion between Na and Cl, Ewald sum",
+              elements="Na, Cl"),
+        Entry("file:NAME.json", "pair potentials and charges from a parameter file",
+              elements="as named"),
+    )  # fmt: skip
 
 
 def potential(name: str) -> Potential:
-    """Return the potential of that name.
+    """Return the potential of that name, in float64 where JAX is set to it.
 
     Raises:
-        InputError: a name that does not exist, a parameter file that cannot be used, or what
-            the loader of a network raises when its weights are missing.
+        InputError: a name that does not exist, a parameter file or checkpoint that cannot be
+            used, or a package that is missing; the message quotes the line that installs it.
     """
     kind, _, which = name.partition(":")
     if name == "chgnet":
         from phojax.potentials.chgnet import chgnet  # heavy, and may be absent
 
         return chgnet()
+    if kind == "nequix":
+        from phojax.potentials.nequix import nequix
+
+        return nequix(which) if which else nequix()
+    if kind == "equiformer" and which:
+        from phojax.potentials.equiformer import equiformer
+
+        return equiformer(which)
+    if kind == "fairchem" and which:
+        from phojax.potentials.fairchem import fairchem
+
+        path, colon, task = which.rpartition(":")
+        return fairchem(path, task=task) if colon else fairchem(which)
     if kind == "lj" and which in _RARE_GASES:
         epsilon, sigma = _RARE_GASES[which]
         made = lennard_jones({(which, which): (epsilon, sigma)}, cutoff=2.5 * sigma)
@@ -86,9 +163,24 @@ def potential(name: str) -> Potential:
         )
     if kind == "ase" and which:
         return calculator_by_name(which)
+    if kind == "python" and which:
+        made = made_by_name(which, "a phojax Potential, or a function that returns one")
+        if callable(made):
+            made = made()
+        if not isinstance(made, Potential):
+            raise fail(f"{name} is a {type(made).__name__}", "a phojax Potential")
+        return made
     if kind == "file" and which:
         return from_file(pathlib.Path(which))
-    raise fail(f"potential {name!r}", f"one of {', '.join(available())}")
+    known = ", ".join(entry.name for entry in entries())
+    raise fail(f"potential {name!r}", f"one of {known}", "`phojax potentials` lists them")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a parent
+        return False
 
 
 def from_file(path: pathlib.Path) -> Potential:

@@ -25,7 +25,7 @@ from phojax.checks import InputError
 from phojax.potentials.bridge import bridged
 from phojax.potentials.contract import Potential
 
-INSTALL = 'pip install "phojax[torch]"'
+INSTALL = 'pip install "torch>=2.6"'
 
 _ONE_AT_A_TIME = threading.Lock()
 
