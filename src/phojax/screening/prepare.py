@@ -199,6 +199,8 @@ def _relaxed(plan, potential, settings, report, checkpoint) -> Relaxation:
         on_step=lambda step, *_: report("relaxation", step, 0),
     )
     found = explained(found, potential)
+    if "not finite" in found.message:
+        return found
     facts = {k: v for k, v in vars(found).items() if k != "structure"}
     checkpoint.save(
         "relaxed",
@@ -226,7 +228,9 @@ def _remembered(surface: Surface, crystal: Structure, checkpoint: Checkpoint) ->
             energy, forces, stress = (np.asarray(x) for x in surface(at))
             where.append(here)
             values.append(np.concatenate([np.full((1, 3), energy), forces, stress]))
-            if time.monotonic() - saved > _SECONDS_BETWEEN:
+            # What failed may succeed when it is tried again: it is not kept.
+            whole = all(np.all(np.isfinite(x)) for x in values)
+            if whole and time.monotonic() - saved > _SECONDS_BETWEEN:
                 checkpoint.save("relaxation-steps", where=np.stack(where), values=np.stack(values))
                 saved = time.monotonic()
         found = values[calls]
