@@ -3,8 +3,11 @@
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import crystals
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -37,8 +40,8 @@ def model(path):
     return Equiformer(checkpoint(path))
 
 
-def salt(rattle: float = 0.05, seed: int = 1):
-    atoms = crystals.salt(a=A, cubic=True)
+def salt(rattle: float = 0.05, seed: int = 1, cubic: bool = False):
+    atoms = crystals.salt(a=A, cubic=cubic)
     atoms.rattle(rattle, seed=seed)
     return atoms
 
@@ -65,10 +68,10 @@ def random_vectors(model, at, seed: int, dtype=torch.float32):
 def test_same_as_the_official_calculator(path):
     theirs = tiny.official_calculator(path)
     ours = Equiformer(checkpoint(path), dtype="float32")
-    outside = salt()
+    outside = salt(cubic=True)
     outside.positions += [[3.0, -8.0, 0.1]]
     outside.positions[2] -= 31.0
-    for atoms in (salt(), salt(0.0), outside):
+    for atoms in (salt(cubic=True), salt(0.0), outside):
         torch.manual_seed(3)
         theirs.results = {}
         theirs.calculate(atoms, ["energy"], [])
@@ -165,7 +168,7 @@ def test_float32_is_float64_rounded(path, model):
 
 
 def test_the_same_wherever_atoms_are_written(model):
-    atoms, moved = salt(), salt()
+    atoms, moved = salt(cubic=True), salt(cubic=True)
     moved.positions += np.array([[1, -2, 0]] * 4 + [[0, 5, -1]] * 4) @ np.array(atoms.cell)
     # Edges, and with them frames, are named by images: the gauge differs.
     for value, same in zip(
@@ -254,6 +257,34 @@ def test_change_is_that_of_differences_at_the_same_graph(model, rattle, which):
         sizes[2] = 1e-2
     for value, same, size in zip(found, expected, sizes, strict=True):
         np.testing.assert_allclose(value, same, rtol=0, atol=1e-6 * size)
+
+
+@pytest.mark.parametrize("rattle", [0.0, 0.05])
+def test_a_translation_changes_nothing(model, rattle):
+    at = tensors(salt(rattle))
+    step = 0 * at[1], torch.tensor([0.3, -1.0, 0.5]).double().expand(at[2].shape)
+    for change in torch.func.jvp(along(model, at), at[1:], step)[1]:
+        assert float(change.abs().max()) < 1e-12
+
+
+def test_a_rotation_turns_forces_and_stress(model):
+    at = tensors(salt())
+    values = along(model, at)(*at[1:])
+    x, y, z = 0.3, -1.0, 0.5
+    turn = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]]).double()
+    energy, forces, stress = torch.func.jvp(
+        along(model, at), at[1:], (at[1] @ turn.T, at[2] @ turn.T)
+    )[1]
+    # The network turns with the crystal only as far as the grid of its non-linearity is fine:
+    # rotated by 0.3, forces differ by 2e-4 of their size, at a slope of 5e-3. Held rotations
+    # would leave the forces where they are: 100 %.
+    fine = 2e-2
+    assert abs(float(energy)) < 1e-4
+    for change, expected, value in (
+        (forces, values[1] @ turn.T, values[1]),
+        (stress, turn @ values[2] + values[2] @ turn.T, values[2]),
+    ):
+        np.testing.assert_allclose(change, expected, rtol=0, atol=fine * float(value.abs().max()))
 
 
 def test_the_shipped_rule_is_another_derivative(model, monkeypatch):
@@ -348,5 +379,19 @@ def test_as_a_potential(path, model):
     expected = model.predict(*tensors(atoms))
     assert float(energy) == pytest.approx(float(expected[0]), rel=1e-12)
     np.testing.assert_allclose(forces, expected[1], rtol=0, atol=1e-12)
+    step = tangent(tensors(atoms))[1]
+
+    def forces_at(x):
+        moved = replace(crystal, positions=x)
+        return energy_and_forces(made, moved, made.graph(moved, made.capacity(moved)))[1]
+
+    change = jax.jvp(forces_at, (crystal.positions,), (jnp.asarray(step),))[1]
+    at = tensors(atoms)
+    same = torch.func.jvp(along(model, at), at[1:], (0 * at[1], step))[1][1]
+    np.testing.assert_allclose(change, same, rtol=0, atol=1e-12)
+    assert made.other_gauge is not None
+    other = made.other_gauge(1)
+    assert "gauge 1" in other.provenance
+    assert other.fingerprint == made.fingerprint
     assert made.elements == frozenset(range(1, 96))
     assert made.cutoff == 12.0

@@ -6,7 +6,12 @@ from phojax.potentials.contract import Potential
 
 
 def equiformer(
-    path: str | os.PathLike, *, dtype: str = "float64", device: str | None = None, gauge: int = 0
+    path: str | os.PathLike,
+    *,
+    dtype: str = "float64",
+    device: str | None = None,
+    gauge: int = 0,
+    tangents_at_a_time: int = 4,
 ) -> Potential:
     """Return EquiformerV2 as a potential; its forces are predicted, not gradients of its energy.
 
@@ -16,6 +21,8 @@ def equiformer(
         device: As torch names it; a GPU where there is one by default.
         gauge: Seed of the frames of the edges, on which results depend weakly; the potential's
             `other_gauge` returns it with another seed.
+        tangents_at_a_time: Columns of a Jacobian that are computed together: up to three times
+            faster than one by one, for as many times the memory of one.
 
     Raises:
         InputError: packages are missing, or the file is not a checkpoint of EquiformerV2.
@@ -33,10 +40,10 @@ def equiformer(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     made = Equiformer(checkpoint(path), dtype=dtype, device=device, gauge=gauge)
-    return _potential(made, pathlib.Path(path).name)
+    return _potential(made, pathlib.Path(path).name, tangents_at_a_time)
 
 
-def _potential(model, file: str) -> Potential:
+def _potential(model, file: str, at_a_time: int) -> Potential:
     from phojax.potentials import torch_bridge
 
     return torch_bridge.from_forces(
@@ -49,7 +56,8 @@ def _potential(model, file: str) -> Potential:
         device=str(model.device),
         provenance=f"EquiformerV2 (Liao et al. 2024), {file}, gauge {model.gauge}",
         fingerprint=model.fingerprint,
-        other_gauge=lambda seed: _potential(model.with_gauge(seed), file),
+        tangents_at_a_time=at_a_time,
+        other_gauge=lambda seed: _potential(model.with_gauge(seed), file, at_a_time),
     )
 
 
