@@ -183,6 +183,27 @@ def test_an_atom_alone_is_refused(model):
         model.predict(*far)
 
 
+def test_an_unknown_element_is_refused(model):
+    _, *at = tensors(salt())
+    with pytest.raises(InputError, match="from 11 to 96; expected atomic numbers from 1 to 95"):
+        model.predict(torch.tensor([11, 96]), *at)
+
+
+def test_the_same_for_every_choice_of_cell(model):
+    numbers, cell, positions = tensors(salt())
+    energy, forces, stress = model.predict(numbers, cell, positions)
+    size = float(forces.abs().max())
+    for change in ([[0, 1, 0], [1, 0, 0], [0, 0, 1]], [[1, 3, 0], [0, 1, 0], [-2, 0, 1]]):
+        other = model.predict(numbers, torch.tensor(change).double() @ cell, positions)
+        assert float(other[0]) == pytest.approx(float(energy), abs=1e-9)
+        np.testing.assert_allclose(other[1], forces, rtol=0, atol=1e-5 * size)
+    double = model.predict(*tensors(salt() * (2, 1, 1)))
+    mean = float(torch.tensor(-0.1))  # of the scale of the energy, added once for any cell
+    assert float(double[0]) - mean == pytest.approx(2 * (float(energy) - mean), abs=1e-9)
+    np.testing.assert_allclose(double[1], torch.cat([forces, forces]), rtol=0, atol=1e-5 * size)
+    np.testing.assert_allclose(double[2], stress, rtol=0, atol=1e-5 * float(stress.abs().max()))
+
+
 # ----------------------------------------------------------------------- gauge
 
 

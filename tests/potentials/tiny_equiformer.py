@@ -14,6 +14,8 @@ import torch
 
 from phojax.potentials.equiformer.official import official
 
+torch.set_num_threads(1)  # tensors this small are only slowed down by more
+
 BACKBONE = {
     "use_pbc": True, "use_pbc_single": True, "otf_graph": True,
     "enforce_max_neighbors_strictly": False, "max_neighbors": 20, "max_radius": 12.0,

@@ -154,8 +154,12 @@ class Equiformer:
             positions: (n, 3) Å.
             stress: Whether to evaluate the stress.
             graph: Edges and frames of a crystal near by; frames are carried along.
+
+        Raises:
+            InputError: an element it does not know, or an atom without a neighbour.
         """
         numbers = numbers.to(self.device).long()
+        self._check_numbers(numbers)
         cell, positions = cell.to(self.device), positions.to(self.device)
         fresh = graph is None
         at = self.graph(numbers, cell, positions) if graph is None else graph
@@ -194,6 +198,14 @@ class Equiformer:
         lattice = cell.to(self.dtype).expand(len(j), 3, 3)
         shifts = images.to(self.dtype).view(-1, 1, 3).bmm(lattice).view(-1, 3)
         return inside[j] - inside[i] + shifts
+
+    def _check_numbers(self, numbers) -> None:
+        low, high = int(numbers.min()), int(numbers.max())
+        if low < 1 or high > self.network.highest:
+            raise fail(
+                f"numbers run from {low} to {high}",
+                f"atomic numbers from 1 to {self.network.highest}",
+            )
 
     def _check_degrees(self, edges, count: int) -> None:
         alone = count - int(torch.unique(edges[1]).numel())
