@@ -1,6 +1,5 @@
 """Phonons of Nequix-OAM-PFT: the numbers others found with phonopy, and a smooth surface."""
 
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
