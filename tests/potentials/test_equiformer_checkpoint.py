@@ -56,6 +56,19 @@ def test_code_in_a_checkpoint_does_not_run(content, saved, tmp_path, key):
     assert written.exists()  # it would have run
 
 
+@pytest.mark.parametrize("number", [np.float64(0.25), np.float32(0.25), np.int64(3), np.bool_(1)])
+def test_numpy_numbers_among_the_measures_are_read(content, saved, number):
+    assert checkpoint(saved(content | {"best_val_metric": number})).state
+
+
+def test_numpy_objects_are_not(content, saved, tmp_path):
+    written = tmp_path / "written"
+    held = np.array([Touch(written), None], dtype=object)
+    with pytest.raises(InputError, match="without running code"):
+        checkpoint(saved(content | {"best_val_metric": held}))
+    assert not written.exists()
+
+
 def test_a_checkpoint_of_fairchem_2_is_recognised(monkeypatch, saved):
     class MLIPInferenceCheckpoint:
         __module__ = "fairchem.core.units.mlip_unit"

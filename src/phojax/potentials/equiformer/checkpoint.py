@@ -12,6 +12,7 @@ averaged weights); the file is mapped, not read, where that is possible.
     elementrefs   energy -> {element_references}: eV for each atomic number, added to the energy
 """
 
+import _codecs
 import hashlib
 import math
 import os
@@ -20,6 +21,8 @@ import pickle
 import zipfile
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from phojax.checks import InputError, fail
 from phojax.potentials.equiformer.official import official
@@ -109,7 +112,8 @@ def fingerprint(path: pathlib.Path) -> str:
 def _loaded(file: pathlib.Path) -> Any:
     try:
         mapped = zipfile.is_zipfile(file)
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals(_numpy_numbers()):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError as error:
         raise fail(f"checkpoint {file}: {error.strerror}", "a file that can be read") from error
     except pickle.UnpicklingError as error:
@@ -122,7 +126,7 @@ def _loaded(file: pathlib.Path) -> Any:
             ) from None
         raise fail(
             f"{file} holds more than tensors and plain containers, or is damaged "
-            f"({text.splitlines()[0]})",
+            f"({text.rpartition('WeightsUnpickler error: ')[2].splitlines()[0][:120]})",
             "a checkpoint that can be read without running code from it",
             "If you trust where it comes from, load it elsewhere with weights_only=False and save "
             "state_dict, config, normalizers and elementrefs again",
@@ -135,6 +139,17 @@ def _loaded(file: pathlib.Path) -> Any:
             "a whole file written by torch.save",
             "Compare its size and SHA-256 with those where it was published",
         ) from None
+
+
+def _numpy_numbers() -> list[Any]:
+    """Return what a NumPy number is pickled with, by its names in NumPy 1 and 2.
+
+    Measures of the validation may be such numbers; all of them only hold data.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    types = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.bool_)]
+    return [*named, np.dtype, *types, _codecs.encode]
 
 
 def _architecture(file: pathlib.Path, config: Any) -> tuple[dict[str, Any], tuple[Head, ...]]:
