@@ -1,16 +1,22 @@
 # make demo        environment, install, phonons of the example structures into demo/
 # make test        environment, install, tests (no torch)
 # make test-torch  the tests that compare with torch, in an environment of their own
+# make test-fairchem  those of fairchem 2, which cannot share it, in another
 # make lint types  style and type checks
 # make benchmark   every benchmark that this machine allows, within 10 minutes
 
 PYTHON ?= python3
 CHGNET = chgnet==0.4.2
 TORCH = torch==2.13.0
+# Their metadata ask for an older numpy, or for CUDA: they run without what they ask for.
+NEQUIX = nequix==0.4.5 equinox jraph wadler-lindig
+EQUIFORMER = fairchem-core==1.10.0 e3nn==0.6.0 opt_einsum_fx==0.1.4 torch-geometric==2.8.1 psutil \
+	xxhash
 BIN = .venv/bin
 TORCH_BIN = .venv-torch/bin
+FAIRCHEM_BIN = .venv-fairchem/bin
 
-.PHONY: demo test test-torch lint types benchmark clean
+.PHONY: demo test test-torch test-fairchem lint types benchmark clean
 
 demo: .venv/installed
 	$(BIN)/phojax phonons examples/structures/*.cif --temperature 300 800 --out demo
@@ -20,6 +26,9 @@ test: .venv/tested
 
 test-torch: .venv-torch/installed
 	$(TORCH_BIN)/python -m pytest -n auto -m torch
+
+test-fairchem: .venv-fairchem/installed
+	$(FAIRCHEM_BIN)/python -m pytest -n auto tests/potentials/test_fairchem.py
 
 lint: .venv/linted
 	$(BIN)/ruff check .
@@ -53,8 +62,15 @@ benchmark: .venv-torch/installed
 	$(TORCH_BIN)/python -m pip install --quiet --upgrade pip
 	$(TORCH_BIN)/python -m pip install --quiet $(TORCH)
 	$(TORCH_BIN)/python -m pip install --quiet --editable ".[test]" pymatgen nvidia-ml-py3 $(TORCH)
-	$(TORCH_BIN)/python -m pip install --quiet --no-deps $(CHGNET)
+	$(TORCH_BIN)/python -m pip install --quiet --no-deps $(CHGNET) $(NEQUIX) $(EQUIFORMER)
+	@touch $@
+
+.venv-fairchem/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-fairchem
+	$(FAIRCHEM_BIN)/python -m pip install --quiet --upgrade pip
+	$(FAIRCHEM_BIN)/python -m pip install --quiet $(TORCH)
+	$(FAIRCHEM_BIN)/python -m pip install --quiet --editable ".[test,fairchem]" $(TORCH)
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-torch demo build
+	rm -rf .venv .venv-torch .venv-fairchem demo build

@@ -141,11 +141,11 @@ def potential(name: str) -> Potential:
     if kind == "nequix":
         from phojax.potentials.nequix import nequix
 
-        return nequix(which) if which else nequix()
+        return replace(nequix(which), name=name) if which else nequix()
     if kind == "equiformer" and which:
         from phojax.potentials.equiformer import equiformer
 
-        return equiformer(which)
+        return replace(equiformer(which), name=name)
     if kind == "fairchem" and which:
         from phojax.potentials.fairchem import fairchem
 
