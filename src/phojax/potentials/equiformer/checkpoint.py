@@ -118,6 +118,7 @@ def _loaded(file: pathlib.Path) -> Any:
         raise fail(f"checkpoint {file}: {error.strerror}", "a file that can be read") from error
     except pickle.UnpicklingError as error:
         text = str(error)
+        reason = " ".join(text.rpartition("WeightsUnpickler error: ")[2].split())
         if "fairchem" in text:
             raise fail(
                 f"{file} holds objects of fairchem itself, as checkpoints of fairchem 2 do",
@@ -125,8 +126,7 @@ def _loaded(file: pathlib.Path) -> Any:
                 _USE,
             ) from None
         raise fail(
-            f"{file} holds more than tensors and plain containers, or is damaged "
-            f"({text.rpartition('WeightsUnpickler error: ')[2].splitlines()[0][:120]})",
+            f"{file} holds more than tensors and plain containers, or is damaged ({reason[:120]})",
             "a checkpoint that can be read without running code from it",
             "If you trust where it comes from, load it elsewhere with weights_only=False and save "
             "state_dict, config, normalizers and elementrefs again",
