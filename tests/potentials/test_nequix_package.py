@@ -20,7 +20,7 @@ equinox = pytest.importorskip("equinox")
 jraph = pytest.importorskip("jraph")
 theirs = pytest.importorskip("nequix.model", exc_type=ImportError)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.torch, pytest.mark.slow]  # of that environment, not of torch
 
 
 def package(file, dtype):

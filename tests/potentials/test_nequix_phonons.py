@@ -48,4 +48,3 @@ def test_sodium_chloride(salt):
         U = displacement_tensor(found, 300.0, kept)
         U = symmetrized_tensors(np.asarray(U), group)
         assert np.trace(U[0]) / 3 == pytest.approx(0.0224, abs=2e-4), h
-        print(h, errors.get(h), [float(np.trace(u) / 3) for u in U])
