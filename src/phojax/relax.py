@@ -128,6 +128,7 @@ def relax(
         stress_tolerance=stress_tolerance,
         max_steps=max_steps,
         symmetry=symmetry,
+        conservative=potential.conservative,
         on_step=on_step,
     )
     return explained(found, potential)
@@ -149,6 +150,7 @@ def relax_on(
     stress_tolerance: float = 1e-4,
     max_steps: int = 300,
     symmetry: SpaceGroup | None = None,
+    conservative: bool = True,
     on_step: Callable[[int, float, float, float], None] | None = None,
 ) -> Relaxation:
     """Return the structure at the nearest minimum of an energy surface, at zero pressure.
@@ -164,6 +166,8 @@ def relax_on(
         stress_tolerance: eV/Å³, on the largest component; not asked for where `cell` is False.
         max_steps: Evaluations of the surface at most.
         symmetry: Operations to keep; None for none.
+        conservative: Whether the energy belongs to the forces; where it does not, steps are
+            judged by forces alone.
         on_step: Called with (step, energy in eV, largest force, largest stress) after each one.
 
     Raises:
@@ -180,7 +184,7 @@ def relax_on(
         asked = p.stress_max / stress_tolerance if cell else 0.0
         return max(p.force_max / force_tolerance, asked)
 
-    best, steps, message = _minimum(surface, space, merit, max_steps, on_step)
+    best, steps, message = _minimum(surface, space, merit, max_steps, conservative, on_step)
     if best.left_out > max(force_tolerance, best.force_max):
         message += f"; forces of {best.left_out:.1e} eV/Å that break the symmetry were left out"
     return Relaxation(
@@ -220,7 +224,9 @@ def potential_surface(potential: Potential, structure: Structure) -> Surface:
     return surface
 
 
-def _minimum(surface, space: _Subspace, merit, max_steps, on_step) -> tuple[_Point, int, str]:
+def _minimum(
+    surface, space: _Subspace, merit, max_steps, conservative: bool, on_step
+) -> tuple[_Point, int, str]:
     """Return the best point, the number of evaluations and why they ended."""
     here = best = _point(surface, space, np.zeros(_dimension(space)))
     if on_step is not None:
@@ -257,7 +263,7 @@ def _minimum(surface, space: _Subspace, merit, max_steps, on_step) -> tuple[_Poi
         inverse, fresh = _updated(inverse, fresh, s, trial.gradient - here.gradient)
         change = trial.energy - here.energy
         slope = here.gradient @ s
-        if abs(change) < _ENERGY_NOISE * max(1.0, abs(here.energy)):
+        if not conservative or abs(change) < _ENERGY_NOISE * max(1.0, abs(here.energy)):
             change = (slope + trial.gradient @ s) / 2
         if change > 0:
             radius = space.length(s) / 3

@@ -244,6 +244,7 @@ def _computed(
 def _write(job: Job, row: PhononRow, born, settings: PhononSettings, options) -> None:
     """Write everything of one input; the record last, as the sign that all is there."""
     job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / "error.txt").unlink(missing_ok=True)  # of an earlier run
     write_structure(job.folder / "structure.cif", row.structure)
     write_structure(job.folder / "structure.extxyz", row.structure)
     write_phonopy(job.folder, row.force_constants, born=born)

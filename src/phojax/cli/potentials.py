@@ -82,7 +82,10 @@ def compared(done: list[Examination]) -> str:
         (label, *(_text(value(e)) for e in done))
         for label, value in (
             ("conservative by design", lambda e: e.conservative),
-            ("derivatives of forces", lambda e: "any" if e.derivatives is None else e.derivatives - 1),
+            (
+                "derivatives of forces",
+                lambda e: "any" if e.derivatives is None else e.derivatives - 1,
+            ),
             ("energy of the rotated crystal, eV/atom", lambda e: e.rotation_energy_eV_atom),
             ("forces of the rotated crystal", lambda e: e.rotation_forces),
             ("energy of the doubled cell, eV/atom", lambda e: e.images_energy_eV_atom),

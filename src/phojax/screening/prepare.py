@@ -196,6 +196,7 @@ def _relaxed(plan, potential, settings, report, checkpoint) -> Relaxation:
         stress_tolerance=settings.stress_tolerance,
         max_steps=settings.relax_steps,
         symmetry=plan.group,
+        conservative=potential.conservative,
         on_step=lambda step, *_: report("relaxation", step, 0),
     )
     found = explained(found, potential)

@@ -50,7 +50,9 @@ def width_sensitivity(
     plain = entry(made.plain)
     main = entry(made.main) if made.main.width else plain
     T, symbol = labels[0], settings.mobile
-    changed = main["msd_total_mean_A2"][T] / plain["msd_total_mean_A2"][T] - 1
+    # Without a single stable mode there is no displacement to compare.
+    before, after = plain["msd_total_mean_A2"][T], main["msd_total_mean_A2"][T]
+    changed = after / before - 1 if before else (np.inf if after else 0.0)
     shifted = main["frequency_min_mesh_THz"] - plain["frequency_min_mesh_THz"]
     rough = abs(changed) > _ROUGH_MSD or abs(shifted) > _ROUGH_THZ
     if rough:
@@ -62,7 +64,7 @@ def width_sensitivity(
     if made.main.width and len(made.main.pairs) < 2:
         flags.append("no_statistical_error")
         notes.append("one pair of displacements gives no statistical error: raise --pairs")
-    error = main["msd_total_mean_error_A2"][T] / main["msd_total_mean_A2"][T]
+    error = main["msd_total_mean_error_A2"][T] / after if after else 0.0
     if error > _NOISY:
         flags.append("noisy_average")
         notes.append(f"the MSD has a statistical error of {100 * error:.0f} %: raise --pairs")

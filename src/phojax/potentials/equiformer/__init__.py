@@ -21,7 +21,7 @@ def equiformer(
         device: As torch names it; a GPU where there is one by default.
         gauge: Seed of the frames of the edges, on which results depend weakly; the potential's
             `other_gauge` returns it with another seed.
-        tangents_at_a_time: Columns of a Jacobian that are computed together: up to three times
+        tangents_at_a_time: Columns of a Jacobian that are computed together: up to two times
             faster than one by one, for as many times the memory of one.
 
     Raises:
