@@ -32,7 +32,8 @@ from phojax.io.phonopy_files import read_phonopy
 from phojax.modes import Modes, atomic_weights
 from phojax.nac import dipoles, neutral
 from phojax.screening.analysis import subject_of
-from phojax.screening.mode_table import Points, described, modes_on, solved_modes
+from phojax.screening.eigenpairs import modes_on
+from phojax.screening.mode_table import Points, described, solved_modes
 from phojax.screening.settings import PhononSettings
 from phojax.stars import unfolded, unfolded_by_atom, unfolded_modes
 from phojax.symmetry import space_group, symmetrized_tensors

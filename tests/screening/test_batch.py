@@ -11,7 +11,7 @@ from phojax.checks import InputError
 from phojax.nac import born_charges, neutral
 from phojax.screening.analysis import analysed
 from phojax.screening.batch import CrystalInput, analysed_batch
-from phojax.screening.mode_table import points_at_a_time
+from phojax.screening.eigenpairs import points_at_a_time
 from phojax.screening.settings import PhononSettings
 from phojax.symmetry import space_group
 

@@ -11,7 +11,7 @@ from phojax.io.bands import write_band_yaml
 from phojax.io.meshes import write_mesh_hdf5
 from phojax.io.phonopy_files import write_phonopy
 from phojax.io.website import write_website_json
-from phojax.screening.mode_table import modes_on
+from phojax.screening.eigenpairs import modes_on
 from phojax.screening.row import PhononRow
 from phojax.velocities import group_velocities, symmetrized_velocities
 

@@ -76,7 +76,13 @@ def listed() -> str:
 
 def compared(done: list[Examination]) -> str:
     """Return a table of examinations, one column each, with what the lines mean."""
-    width = max(14, *(len(e.potential) for e in done)) + 2
+    names = [e.potential.replace("\\", "/").rpartition("/")[2] for e in done]
+    names = [
+        name if name.startswith(e.potential.partition(":")[0])
+        else f"{e.potential.partition(':')[0]}:{name}"
+        for name, e in zip(names, done, strict=True)
+    ]  # fmt: skip
+    width = max(14, *map(len, names)) + 2
     rows = [("crystal", *(e.crystal for e in done))]
     rows += [
         (label, *(_text(value(e)) for e in done))
@@ -108,7 +114,7 @@ def compared(done: list[Examination]) -> str:
     ]
     left = max(len(row[0]) for row in rows) + 2
     width = max(width, *(len(cell) + 2 for row in rows for cell in row[1:]))
-    head = "".ljust(left) + "".join(e.potential.rjust(width) for e in done)
+    head = "".ljust(left) + "".join(name.rjust(width) for name in names)
     body = [row[0].ljust(left) + "".join(cell.rjust(width) for cell in row[1:]) for row in rows]
     note = dedent(f"""
         Changes are relative to the norm of what they are compared with. A row of force constants

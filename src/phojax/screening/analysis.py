@@ -6,7 +6,7 @@ the device (`mode_table`), then the sums over them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,37 +15,31 @@ from jax.typing import ArrayLike
 
 from phojax.brillouin import BandPath, Mesh, band_path, gamma_mesh, mesh_divisions
 from phojax.descriptors.acoustic import AcousticCutoffs, connected_branches_top
-from phojax.descriptors.coupling import Bonds, bonds, mean_coupling
-from phojax.descriptors.displacements import share_below
+from phojax.descriptors.coupling import Bonds, bonds
 from phojax.descriptors.dos import (
-    Moments,
-    curve_width,
-    dos_overlap,
-    gaussian_curves,
     species_groups,
-    weighted_moments,
 )
-from phojax.descriptors.tetrahedra import tetrahedron_curves, tetrahedron_neighbours
-from phojax.descriptors.thermodynamics import Thermodynamics, thermodynamics
+from phojax.descriptors.tetrahedra import tetrahedron_neighbours
 from phojax.dynmat import Interpolation, interpolation
 from phojax.force_constants import ForceConstants
 from phojax.force_constants.sum_rules import group_average, preserving
 from phojax.modes import Modes
 from phojax.nac import BornCharges
+from phojax.screening.eigenpairs import points_at_a_time
 from phojax.screening.mode_table import (
     ModeTable,
     Points,
     Shape,
     Solved,
     Subject,
-    points_at_a_time,
     shape_of,
     solved_modes,
     width_of,
 )
 from phojax.screening.settings import PhononSettings
+from phojax.screening.sums import MeshSums, SumsInput, mesh_sums
 from phojax.symmetry import SpaceGroup, symmetrized_tensors
-from phojax.units import eigenvalue_from_THz, frequency_THz
+from phojax.units import eigenvalue_from_THz
 
 _SYMMETRIC = 1e-8  # relative distance from the group average up to which a mesh is reduced
 _GRID_POINTS = 801
@@ -87,44 +81,10 @@ class Analysis:
     groups: list[str]
     members: np.ndarray
     grid_THz: np.ndarray
-    sums: "MeshSums"
+    sums: MeshSums
     cutoffs: AcousticCutoffs
     mobile: np.ndarray
     held: Interpolation
-
-
-class MeshSums(NamedTuple):
-    """Sums over the modes of a mesh.
-
-    Attributes:
-        dos: (group, frequency) per THz and cell, smeared.
-        dos_tetrahedron: The same by linear tetrahedra.
-        moments: Of every group.
-        widths: (group,) THz, range where a smeared curve exceeds 1 % of its maximum.
-        widths_tetrahedron: Of the curves by tetrahedra.
-        overlap: Of the curves of mobile ions and host; NaN without a host.
-        overlap_below: The same below 3 THz.
-        thermodynamics: (temperature,) of each.
-        share_below: (temperature, atom) of the MSD carried by soft modes.
-        coupling_soft: (temperature,) mean coupling of soft modes.
-        coupling_acoustic: (temperature,) of modes below the acoustic cutoff.
-        coupling_paper_soft: (temperature,) in the paper's form.
-        coupling_paper_acoustic: (temperature,) in the paper's form.
-    """
-
-    dos: jax.Array
-    dos_tetrahedron: jax.Array
-    moments: Moments
-    widths: jax.Array
-    widths_tetrahedron: jax.Array
-    overlap: jax.Array
-    overlap_below: jax.Array
-    thermodynamics: Thermodynamics
-    share_below: jax.Array
-    coupling_soft: jax.Array
-    coupling_acoustic: jax.Array
-    coupling_paper_soft: jax.Array
-    coupling_paper_acoustic: jax.Array
 
 
 @dataclass(frozen=True)
@@ -327,7 +287,7 @@ def _sums_together(plans, ready, settings: PhononSettings, shape: Shape) -> list
         mobile = np.asarray(plan.subject.mobile)
         mobile = np.pad(mobile, (0, shape.atoms - len(mobile)))
         count = len(plan.subject.members)
-        return _Summed(
+        return SumsInput(
             weights=weights,
             neighbours=np.pad(neighbours, ((0, more_q), (0, 0), (0, 0))),
             grid=r.grid,
@@ -342,67 +302,9 @@ def _sums_together(plans, ready, settings: PhononSettings, shape: Shape) -> list
     )
     T = jnp.asarray(settings.temperatures, float)
     sums = jax.tree.map(
-        np.asarray, _sums(together, T, settings.smearing_THz, settings.low_frequency_THz)
+        np.asarray, mesh_sums(together, T, settings.smearing_THz, settings.low_frequency_THz)
     )
     return [jax.tree.map(lambda a, s=s: a[s], sums) for s in range(len(plans))]
-
-
-class _Summed(NamedTuple):
-    """What the sums of a crystal need; arrays of numpy outside, of JAX inside."""
-
-    weights: Any
-    eigenvalues: Any
-    kept: Any
-    translations: Any
-    shares: Any
-    displacements: Any
-    coupling: Any
-    coupling_paper: Any
-    neighbours: Any
-    grid: Any
-    mobile: Any
-    pair: Any
-    cutoff: Any
-
-
-@jax.jit
-def _sums(together: _Summed, temperatures, smearing, soft) -> MeshSums:
-    # One crystal after another: the curves of each are large products already.
-    return jax.lax.map(lambda one: _sums_of(one, temperatures, smearing, soft), together)
-
-
-def _sums_of(one: _Summed, temperatures, smearing, soft) -> MeshSums:
-    nu = frequency_THz(one.eigenvalues)
-    share = one.weights[:, None, None] * one.shares
-    shaken = share * ~one.translations[:, :, None]
-    smeared = gaussian_curves(nu, shaken, one.grid, smearing)
-    tetrahedra = tetrahedron_curves(nu, share, one.neighbours, one.grid)
-    widths, widths_tetrahedron = (
-        jax.vmap(lambda curve: curve_width(one.grid, curve))(curves)
-        for curves in (smeared, tetrahedra)
-    )
-    of_mobile, of_host = smeared[one.pair[0]], smeared[one.pair[1]]
-
-    def mean(couplings, limit):
-        return jax.vmap(lambda u: mean_coupling(one, couplings, u, one.mobile, limit))(
-            one.displacements
-        )
-
-    return MeshSums(
-        smeared,
-        tetrahedra,
-        weighted_moments(nu, share * one.kept[:, :, None]),
-        widths,
-        widths_tetrahedron,
-        dos_overlap(one.grid, of_mobile, of_host),
-        dos_overlap(one.grid, of_mobile, of_host, 3.0),
-        jax.vmap(lambda T: thermodynamics(one, T, one.kept))(temperatures),
-        jax.vmap(lambda u: share_below(one, u, soft))(one.displacements),
-        mean(one.coupling, soft),
-        mean(one.coupling, one.cutoff),
-        mean(one.coupling_paper, soft),
-        mean(one.coupling_paper, one.cutoff),
-    )
 
 
 def _finished(plan: Planned, ready: _Ready, sums: MeshSums, found: Solved) -> Analysis:

@@ -14,7 +14,8 @@ from phojax.checks import InputError, check_finite
 from phojax.force_constants import ForceConstants
 from phojax.nac import BornCharges
 from phojax.screening.analysis import Analysis, Planned, analysed_together, planned_points
-from phojax.screening.mode_table import Shape, points_at_a_time, shape_of
+from phojax.screening.eigenpairs import points_at_a_time
+from phojax.screening.mode_table import Shape, shape_of
 from phojax.screening.settings import PhononSettings
 from phojax.symmetry import SpaceGroup
 

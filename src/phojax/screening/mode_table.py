@@ -6,9 +6,7 @@ the descriptors are there, unless asked for. Padding is exact: padding atoms hav
 D, which are moved above the spectrum, and padding q have no weight.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,9 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
-from threadpoolctl import threadpool_limits
 
-from phojax.brillouin import Mesh
 from phojax.checks import fail
 from phojax.descriptors.coupling import Bonds, coupling, coupling_paper, padded_bonds
 from phojax.descriptors.displacements import displacement_tensors, mode_displacements, oscillators
@@ -26,22 +22,16 @@ from phojax.descriptors.participation import (
     participation_ratio,
     participation_ratio_mass_weighted,
 )
-from phojax.dynmat import Interpolation, dynamical_matrices
+from phojax.dynmat import Interpolation
 from phojax.modes import (
     Modes,
-    apart_from_translations,
     atomic_weights,
     degenerate_blocks,
-    eigenpairs_apart,
-    moved_up,
-    translations_returned,
 )
 from phojax.nac import padded_dipoles
 from phojax.pytree import pytree
+from phojax.screening.eigenpairs import points_at_a_time, solved
 from phojax.units import THZ
-
-_COPIES = 24  # complex matrices per q that are alive at once, eigenvectors and scratch included
-_CACHE = 4e8  # bytes: on CPUs larger chunks gain nothing
 
 
 @pytree()
@@ -167,36 +157,6 @@ def shape_of(subjects: Sequence[Subject]) -> Shape:
     )
 
 
-def free_memory() -> float:
-    """Return the bytes that are free where JAX computes: on the device, or in main memory."""
-    device = jax.devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    try:
-        with open("/proc/meminfo") as file:
-            known = dict(line.split(":") for line in file)
-        return 1024.0 * float(known["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):
-        return 2e9
-
-
-def points_at_a_time(atoms: int, crystals: int = 1, memory: float | None = None) -> int:
-    """Return how many q of each crystal may be in flight: a third of free memory, 1 at least.
-
-    Args:
-        atoms: Per crystal.
-        crystals: That go through together.
-        memory: Bytes that may be used; by default a third of what is free, at most 0.4 GB on CPUs.
-    """
-    if memory is None:
-        memory = free_memory() / 3
-        if jax.devices()[0].platform == "cpu":
-            memory = min(memory, _CACHE)
-    count = memory / (crystals * _COPIES * 16 * (3 * atoms) ** 2)
-    return int(np.clip(count, 1, 4096))
-
-
 def solved_modes(
     subjects: Sequence[Subject],
     points: Sequence[Points],
@@ -292,67 +252,8 @@ def _in_chunks(subjects, points, together, temperatures, floor, chunk, eigenvect
 
 def _solve_chunk(together: Subject, q, directions, weights, temperatures, floor):
     """Return the table, U and the eigenvectors of a chunk; leading axis crystals."""
-    values, E = _solve(together.held, q, directions)
+    values, E = solved(together.held, q, directions)
     return _describe(together, q, weights, values, E, temperatures, floor)
-
-
-def _solve(held: Interpolation, q, directions):
-    """Return λ and e (rows) of all q of all crystals in one stack."""
-    D, T = _matrices(held, q, directions)
-    if jax.devices()[0].platform != "cpu":
-        return _eigenpairs(D, T)
-    # XLA diagonalises a stack of matrices in one thread; numpy does so without the GIL. And XLA on
-    # CPUs hangs where one thread runs an eigensolver with products while another runs products.
-    values, E = map(jnp.asarray, _eigenpairs_on_host(_moved(D, T)))
-    return _returned(values, E, D, T)
-
-
-@jax.jit
-def _matrices(
-    held: Interpolation, q: Float[Array, "s q 3"], directions: Float[Array, "s q 3"]
-) -> tuple[Complex[Array, "sq mode mode"], Complex[Array, "sq mode 3"]]:
-    def one(held, q, directions):
-        D = dynamical_matrices(held, q, directions)
-        return apart_from_translations(D, q, held.crystal, held.free)
-
-    D, T = jax.vmap(one)(held, q, directions)
-    n = D.shape[-1]
-    return D.reshape(-1, n, n), T.reshape(-1, n, 3)
-
-
-@jax.jit
-def _eigenpairs(D, T):
-    values, E = eigenpairs_apart(D, T)
-    return values, E.swapaxes(-1, -2)
-
-
-@jax.jit
-def _moved(D, T):
-    return jax.lax.cond(jnp.any(T != 0), lambda D: moved_up(D, T), lambda D: D, D)
-
-
-@jax.jit
-def _returned(values, E, D, T):
-    def back():
-        found, columns = translations_returned(values, E.swapaxes(-1, -2), D, T)
-        return found, columns.swapaxes(-1, -2)
-
-    return jax.lax.cond(jnp.any(T != 0), back, lambda: (values, E))
-
-
-def _eigenpairs_on_host(D) -> tuple[np.ndarray, np.ndarray]:
-    """Return λ and e (rows) of a stack, shared among the cores, one matrix in one thread."""
-    D = np.asarray(D)
-    values, E = np.empty(D.shape[:2]), np.empty_like(D)
-
-    def fill(rows):
-        values[rows], columns = np.linalg.eigh(D[rows])
-        E[rows] = columns.swapaxes(-1, -2)  # numpy turns them round faster than XLA
-
-    workers = os.cpu_count() or 1
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as threads:
-        list(threads.map(fill, np.array_split(np.arange(len(D)), 4 * workers)))
-    return values, E
 
 
 @jax.jit
@@ -459,20 +360,6 @@ def _padded(subject: Subject, shape: Shape) -> Subject:
         padded_bonds(subject.among, shape.bonds, shape.ions),
         pad(subject.members, shape.groups - len(subject.members), extra),
         subject.width,
-    )
-
-
-def modes_on(held: Interpolation, mesh: Mesh) -> Modes:
-    """Return the modes of one crystal on a mesh, by the fastest way this machine has."""
-    together = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], held)
-    q = mesh.q
-    size = min(len(q), points_at_a_time(len(held.crystal)))
-    filled = np.concatenate([q, np.repeat(q[-1:], -len(q) % size, axis=0)]).reshape(-1, 1, size, 3)
-    parts = [_solve(together, jnp.asarray(part), jnp.zeros((1, size, 3))) for part in filled]
-    values, E = (jnp.concatenate(part)[: len(q)] for part in zip(*parts, strict=True))
-    vectors = E.reshape(*values.shape, -1, 3)
-    return Modes(
-        jnp.asarray(q), jnp.asarray(mesh.weights), values, vectors, held.crystal, held.free
     )
 
 
