@@ -119,7 +119,7 @@ def test_done_before_is_not_done_again(finished, capsys):
 
 
 def test_interrupted_goes_on_and_ends_the_same(finished, rock_salt, tmp_path, monkeypatch, capsys):
-    """Stopped after the first pair of the average: that pair is not computed again."""
+    """Stopped after the first part of the average: that part is not computed again."""
     out, arguments = finished
     from phojax.screening import store
 
@@ -134,7 +134,7 @@ def test_interrupted_goes_on_and_ends_the_same(finished, rock_salt, tmp_path, mo
     monkeypatch.setattr(store.Checkpoint, "save", save)
     assert main([*arguments, "--out", str(tmp_path)]) == 130
     assert "goes on" in capsys.readouterr().err
-    assert calls[-1] == ("responses-0.02", ["0"])
+    assert calls[-1] == ("responses-0.02", ["0:1:0"])
     monkeypatch.setattr(store.Checkpoint, "save", saved)
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     first, second = (
