@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from phojax.checks import InputError
+from phojax.checks import InputError, fail
 from phojax.potentials.contract import Potential, check_elements, why
 from phojax.structure import Structure, strained
 
@@ -104,9 +104,10 @@ def evaluate(
             "expected finite positions and cell"
         )
     if not all(bool(np.all(np.isfinite(x))) for x in (result if stress else result[:2])):
-        raise InputError(
-            f"{potential.name} returned values that are not finite{why(potential)}; "
-            "expected finite energy, forces and stress. Check for atoms that are too close, or "
-            "choose another potential"
+        said = why(potential)
+        raise fail(
+            f"{potential.name} returned values that are not finite{said}",
+            "finite energy, forces and stress",
+            "" if said else "Check for atoms that are too close, or choose another potential",
         )
     return result

@@ -181,6 +181,8 @@ def relax_on(
     space = _subspace(structure, symmetry, cell)
 
     def merit(p: _Point) -> float:
+        if not p.finite:
+            return np.inf
         asked = p.stress_max / stress_tolerance if cell else 0.0
         return max(p.force_max / force_tolerance, asked)
 

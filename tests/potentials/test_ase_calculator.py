@@ -19,6 +19,7 @@ from phojax.convert import phonopy_atoms, structure_from_ase
 from phojax.force_constants.hessian import hessian
 from phojax.forces import energy, evaluate
 from phojax.potentials.ase_calculator import ase_calculator
+from phojax.potentials.bridge import bridged
 from phojax.potentials.catalogue import potential
 from phojax.relax import relax
 from phojax.structure import padded, strained, supercell
@@ -135,6 +136,9 @@ def test_without_stress_positions_relax_in_a_fixed_cell():
     assert found.converged
     moved = relax(model, two)
     assert not moved.converged
+    # A crystal without anything to relax but its cell is not converged, either.
+    one = relax(model, crystal, symmetry=space_group(crystal))
+    assert not one.converged
     assert "gives no stress" in moved.message
 
 
@@ -176,6 +180,67 @@ def test_by_name(tmp_path):
         ase_calculator(object())
     with pytest.raises(InputError, match="cannot be read"):
         potential(f"ase:{tmp_path}/none.py:make")
+
+
+def test_code_of_ones_own_leaves_a_fingerprint(tmp_path):
+    """With another calculator in the same file results must not pass for done before."""
+    file = tmp_path / "mine.py"
+    text = (
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from ase.calculators.emt import EMT\n"
+        "@dataclass\n"
+        "class Options:\n"
+        "    scale: float = 1.0\n"
+        "def make():\n    return EMT()\n"
+    )
+    file.write_text(text)
+    first = potential(f"ase:{file}:make").fingerprint
+    assert potential(f"ase:{file}:make").fingerprint == first
+    file.write_text(text + "# changed\n")
+    assert potential(f"ase:{file}:make").fingerprint != first
+
+
+def test_code_that_ends_or_fails_is_told(tmp_path):
+    file = tmp_path / "bad.py"
+    file.write_text("def boom():\n    raise ValueError('x')\ndef gone():\n    raise SystemExit(3)\n"
+                    "number = 3\n")  # fmt: skip
+    for kind in ("ase", "python"):
+        with pytest.raises(InputError, match="ValueError: x"):
+            potential(f"{kind}:{file}:boom")
+        with pytest.raises(InputError, match="SystemExit: 3"):
+            potential(f"{kind}:{file}:gone")
+        with pytest.raises(InputError, match="expected a"):
+            potential(f"{kind}:{file}:number")
+    file.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(InputError, match="cannot be imported"):
+        potential(f"ase:{file}:boom")
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3,), (), (3, 4)])
+def test_results_of_a_wrong_shape_are_refused(shape):
+    class Wrong(Calculator):
+        implemented_properties = ("energy", "forces", "stress")
+
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            super().calculate(atoms, properties, system_changes)
+            self.results = {"energy": 1.0, "forces": np.zeros(shape), "stress": np.zeros(6)}
+
+    with pytest.raises(InputError, match="Error"):
+        evaluate(ase_calculator(Wrong()), structure_from_ase(copper()))
+
+
+def test_predicted_results_of_a_wrong_shape_are_refused():
+    class Spread:
+        def values(self, numbers, cell, positions):
+            return 1.0, np.ones((1, 3)), np.zeros((3, 3))
+
+        def changes(self, *args):
+            raise NotImplementedError
+
+    model = bridged(Spread(), name="spread", elements=None, derivatives=1, predicts_forces=True)
+    with pytest.raises(InputError, match=r"results of shapes \(\), \(1, 3\), \(3, 3\)"):
+        evaluate(model, structure_from_ase(copper()))
 
 
 _STRESS = """

@@ -78,4 +78,12 @@ def test_record_says_how_and_the_cell_can_be_held():
     assert record["force_constants"]["method"] == "displacements"
     assert record["force_constants"]["displacement_A"] == 0.01
     assert "cell_not_relaxed" in record["flags"]
-    assert any("made anew at each displacement" in note for note in record["notes"])
+    assert any("central differences of 0.01 Å" in note for note in record["notes"])
+
+
+def test_a_relaxation_that_cannot_be_evaluated_is_an_error():
+    class WithoutStress(Counting):
+        implemented_properties = ("energy", "forces")
+
+    with pytest.raises(InputError, match="gives no stress: keep the cell fixed"):
+        prepared(crystal(), ase_calculator(WithoutStress()), SETTINGS)

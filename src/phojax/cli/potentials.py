@@ -50,11 +50,16 @@ def run(options: argparse.Namespace) -> int:
         except InputError as error:  # the others are examined all the same
             progress.end(f"FAILED: {error}")
             continue
+        except Exception as error:  # likewise
+            progress.end(f"FAILED: unexpected {type(error).__name__}: {error}")
+            continue
         progress.end("done")
         if options.json:
             write_record(options.json, {e.potential: asdict(e) for e in done})
     if done:
         print(compared(done))
+        if options.json:
+            print(f"\nmeasures in {options.json}")
     return 0 if len(done) == len(options.check) else 1
 
 

@@ -283,11 +283,13 @@ class _Evaluation:
             self._capacity = self._potential.capacity(moved)
             found, overflow = _responses(*common, self._capacity, self._batch, self._step)
         if overflow or not np.all(np.isfinite(found)):
+            said = why(self._potential)
             raise fail(
-                f"{self._potential.name} returned second derivatives that are not finite"
-                + why(self._potential),
+                f"{self._potential.name} returned force constants that are not finite{said}",
                 "finite ones",
-                "Check for overlapping atoms, lower the width, or use another potential",
+                ""
+                if said
+                else "Check for overlapping atoms, lower the width, or use another potential",
             )
         return np.asarray(found)[: count - start]
 
@@ -338,7 +340,11 @@ def averaged_surface(
                 if overflow:
                     moved = replace(crystal, positions=crystal.positions + shift)
                     held["capacity"] = potential.capacity(moved)
-                    found, _ = _shifted_evaluation(potential, crystal, shift, held["capacity"])
+                    found, overflow = _shifted_evaluation(
+                        potential, crystal, shift, held["capacity"]
+                    )
+                if overflow:  # as `relax.potential_surface` says it
+                    return np.nan, np.full((n, 3), np.nan), np.full((3, 3), np.nan)
                 share = 1 / (2 * pairs)
                 total += float(found[0]) / copies * share
                 forces += np.asarray(found[1]).reshape(n, copies, 3).mean(axis=1) * share

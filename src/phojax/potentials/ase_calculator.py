@@ -4,10 +4,15 @@ By name, `ase:module:attribute` or `ase:FILE.py:attribute`, where the attribute 
 a function without arguments that returns one; this runs code of the user's own.
 """
 
+import contextlib
+import hashlib
 import importlib
 import importlib.util
 import pathlib
+import sys
 import threading
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -18,8 +23,6 @@ from phojax.checks import InputError, fail
 from phojax.potentials.bridge import bridged, gradients_from_stress
 from phojax.potentials.contract import Potential
 
-_NO_STRESS = "the calculator gives no stress: keep the cell fixed, --fixed-cell"
-
 
 def ase_calculator(
     calculator: Any,
@@ -27,6 +30,7 @@ def ase_calculator(
     name: str = "",
     elements: frozenset[int] | None = None,
     provenance: str = "",
+    fingerprint: str = "",
     smoothing_width: float = 0.0,
 ) -> Potential:
     """Return an ASE calculator as a potential: energy and forces, no second derivatives.
@@ -39,6 +43,7 @@ def ase_calculator(
         name: For the record; the calculator's class by default.
         elements: Atomic numbers it knows; None to let it find out.
         provenance: For the record.
+        fingerprint: A digest of what it is made of: with another one, results are computed anew.
         smoothing_width: See `Potential`.
 
     Raises:
@@ -56,8 +61,8 @@ def ase_calculator(
         elements=elements,
         derivatives=1,
         provenance=provenance or f"ASE calculator {type(calculator).__module__}",
+        fingerprint=fingerprint,
         smoothing_width=smoothing_width,
-        remark="" if has_stress else _NO_STRESS,
     )
 
 
@@ -67,46 +72,64 @@ def calculator_by_name(name: str) -> Potential:
     Raises:
         InputError: a name of another form, or what cannot be imported or made.
     """
-    wanted = "an ASE calculator, or a function without arguments that returns one"
-    made = made_by_name(name, wanted)
-    try:
-        if not hasattr(made, "get_property") or isinstance(made, type):
-            made = made()
-    except Exception as error:  # whatever a package does when it is called
-        raise InputError(
-            f"calculator {name!r} cannot be made ({type(error).__name__}: {error}); "
-            f"expected {wanted}"
-        ) from error
-    return ase_calculator(made, name=f"ase:{name}")
+    made, digest = made_by_name(
+        name,
+        "an ASE calculator, or a function without arguments that returns one",
+        lambda found: hasattr(found, "get_property") and not isinstance(found, type),
+    )
+    return ase_calculator(made, name=f"ase:{name}", fingerprint=digest)
 
 
-def made_by_name(name: str, wanted: str) -> Any:
-    """Return what "module:attribute" or "FILE.py:attribute" names; runs the module's code.
+def made_by_name(name: str, wanted: str, is_made: Callable[[Any], bool]) -> tuple[Any, str]:
+    """Return what "module:attribute" or "FILE.py:attribute" makes, and a digest of its source.
+
+    Runs the module's code, and the attribute where it is not what is wanted already. The digest
+    is of the module's own file and the version of its distribution: it cannot see further.
 
     Raises:
-        InputError: a name of another form, or what cannot be imported.
+        InputError: a name of another form, or what cannot be imported or made.
     """
     source, _, attribute = name.rpartition(":")
     if not source or not attribute:
         raise fail(f"{name!r}", f'"module:attribute" or "FILE.py:attribute", naming {wanted}')
+    doing = "imported"
     try:
-        return getattr(_module(source), attribute)
+        module = _module(source)
+        made = getattr(module, attribute)
+        doing = "made"
+        if not is_made(made):
+            made = made()
     except InputError:
         raise
-    except Exception as error:  # whatever a package does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a package does when it is run
         raise InputError(
-            f"{name!r} cannot be imported ({type(error).__name__}: {error}); expected {wanted}"
+            f"{name!r} cannot be {doing} ({type(error).__name__}: {error}); expected {wanted}"
         ) from error
+    if not is_made(made):
+        raise fail(f"{name!r} makes a {type(made).__name__}", wanted)
+    return made, _digest(module)
+
+
+def _digest(module) -> str:
+    file = getattr(module, "__file__", None)
+    content = pathlib.Path(file).read_bytes() if file else b""
+    top = module.__name__.partition(".")[0]
+    with contextlib.suppress(PackageNotFoundError):
+        content += version(top).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _module(source: str):
     if not source.endswith(".py"):
         return importlib.import_module(source)
-    path = pathlib.Path(source)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    path = pathlib.Path(source).resolve()
+    # A name of its own: dataclasses and pickles look a module up by it.
+    name = f"phojax_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise fail(f"{source}, which cannot be read", "a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

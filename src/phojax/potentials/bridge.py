@@ -83,7 +83,6 @@ def bridged(
     fingerprint: str = "",
     smoothing_width: float = 0.0,
     other_gauge: Callable[[int], Potential] | None = None,
-    remark: str = "",
 ) -> Potential:
     """Return a model of the host as a potential.
 
@@ -98,14 +97,13 @@ def bridged(
         fingerprint: A digest of the parameters.
         smoothing_width: See `Potential`.
         other_gauge: See `Potential`.
-        remark: What to say where a value is not finite though nothing failed.
 
     Raises:
         InputError: a number of derivatives other than 1 and 2.
     """
     if derivatives not in (1, 2):
         raise fail(f"a bridge with {derivatives} derivatives", "1 or 2")
-    host = _Host(model, name, derivatives, predicts_forces, remark)
+    host = _Host(model, name, derivatives, predicts_forces)
     return Potential(
         name=name,
         params={},
@@ -139,15 +137,15 @@ def gradients_from_stress(
 class _Host:
     """What the callbacks call: unpacks batches, leaves padding out, remembers what failed."""
 
-    def __init__(self, model: HostModel, name, derivatives: int, predicts: bool, remark) -> None:
+    def __init__(self, model: HostModel, name, derivatives: int, predicts: bool) -> None:
         self.model, self.name = model, name
         self.derivatives, self.predicts = derivatives, predicts
-        self._remark, self._last = remark, ""
+        self._first = ""
 
     def complaint(self) -> str:
-        """Return why an evaluation failed, once."""
-        said, self._last = self._last, ""
-        return said or self._remark
+        """Return why an evaluation failed, the first since this was asked for."""
+        said, self._first = self._first, ""
+        return said
 
     def values(self, numbers, cell, positions) -> Values:
         numbers, cell, positions = map(np.asarray, (numbers, cell, positions))
@@ -159,11 +157,14 @@ class _Host:
         out = np.zeros(lead), np.zeros((*lead, n, 3)), np.zeros((*lead, 3, 3))
         for at in np.ndindex(lead):
             real = numbers[at] > 0
-            found = self._guarded(self.model.values, numbers[at][real], cell[at],
-                                  positions[at][real])  # fmt: skip
-            out[0][at] = found[0]
-            out[1][(*at, real)] = found[1]
-            out[2][at] = found[2]
+            count = int(real.sum())
+            E, a, b = self._guarded(
+                ((), (count, 3), (3, 3)), self.model.values, numbers[at][real], cell[at],
+                positions[at][real],
+            )  # fmt: skip
+            out[0][at], out[1][(*at, real)], out[2][at] = E, a, b
+            if np.isfinite(E) and np.all(np.isfinite(a)) and not np.all(np.isfinite(b)):
+                self._complain("the model gives no stress: keep the cell fixed, --fixed-cell")
         return out
 
     def changes(self, numbers, cell, positions, d_cell, d_positions) -> Values:
@@ -189,24 +190,33 @@ class _Host:
             real = numbers[at] > 0
             tangents = d_positions[mine][..., real, :]
             rest = tangents.shape[:-2]
+            flat = tangents.reshape(-1, int(real.sum()), 3)
             found = self._guarded(
-                self.model.changes, numbers[at][real], cell[at], positions[at][real],
-                d_cell[mine].reshape(-1, 3, 3), tangents.reshape(-1, int(real.sum()), 3),
+                ((len(flat),), flat.shape, (len(flat), 3, 3)), self.model.changes,
+                numbers[at][real], cell[at], positions[at][real],
+                d_cell[mine].reshape(-1, 3, 3), flat,
             )  # fmt: skip
             shapes = rest, tangents.shape, (*rest, 3, 3)
-            dE, da, db = (np.broadcast_to(x, s) if np.ndim(x) == 0 else np.reshape(x, s)
-                          for x, s in zip(found, shapes, strict=True))  # fmt: skip
+            dE, da, db = (np.reshape(x, shape) for x, shape in zip(found, shapes, strict=True))
             full = np.zeros((*rest, n, 3))
             full[..., real, :] = da
             out[0][mine], out[1][mine], out[2][mine] = dE, full, db
         return out
 
-    def _guarded(self, function, *args) -> tuple[Any, Any, Any]:
+    def _guarded(self, shapes, function, *args) -> tuple[np.ndarray, ...]:
+        """Return what a function returns, in these shapes; NaN, and a complaint, where it fails."""
         try:
-            return function(*args)
+            found = tuple(np.asarray(x, float) for x in function(*args))
+            if tuple(x.shape for x in found) != shapes:
+                given = ", ".join(str(x.shape) for x in found)
+                raise fail(f"results of shapes {given}", ", ".join(map(str, shapes)))
+            return found
         except Exception as error:  # it would end in XLA's runtime as a wall of text
-            self._last = f"{type(error).__name__}: {error}"
-            return np.nan, np.nan, np.nan
+            self._complain(f"{type(error).__name__}: {error}")
+            return tuple(np.full(shape, np.nan) for shape in shapes)
+
+    def _complain(self, said: str) -> None:
+        self._first = self._first or said
 
 
 def _no_graph(crystal: Structure, capacity) -> NoGraph:
@@ -236,11 +246,16 @@ class _Call:
 
 
 def _energy_of(host: _Host, params, crystal: Structure, graph: NoGraph):
-    return _energy(host, crystal.numbers, crystal.cell, crystal.positions)
+    return _energy(host, *_arguments(crystal))
 
 
 def _predicted_by(host: _Host, params, crystal: Structure, graph: NoGraph):
-    return _values(host, crystal.numbers, crystal.cell, crystal.positions)
+    return _values(host, *_arguments(crystal))
+
+
+def _arguments(crystal: Structure):
+    """Return numbers, cell, positions; the cell in the precision of the positions."""
+    return crystal.numbers, crystal.cell.astype(crystal.positions.dtype), crystal.positions
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

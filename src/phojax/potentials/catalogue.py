@@ -107,7 +107,8 @@ def entries() -> tuple[Entry, ...]:
         Entry(
             "ase:MODULE:NAME",
             "any ASE calculator (MACE, MatterSim, …), or ase:FILE.py:NAME",
-            derivatives="none: displacements", elements="as the calculator",
+            conservative="as the calculator", derivatives="none: displacements",
+            elements="as the calculator",
         ),
         Entry(
             "python:FILE.py:NAME",
@@ -164,12 +165,9 @@ def potential(name: str) -> Potential:
     if kind == "ase" and which:
         return calculator_by_name(which)
     if kind == "python" and which:
-        made = made_by_name(which, "a phojax Potential, or a function that returns one")
-        if callable(made):
-            made = made()
-        if not isinstance(made, Potential):
-            raise fail(f"{name} is a {type(made).__name__}", "a phojax Potential")
-        return made
+        wanted = "a phojax Potential, or a function without arguments that returns one"
+        made, digest = made_by_name(which, wanted, lambda found: isinstance(found, Potential))
+        return replace(made, name=name, fingerprint=made.fingerprint + digest)
     if kind == "file" and which:
         return from_file(pathlib.Path(which))
     known = ", ".join(entry.name for entry in entries())

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from phojax.checks import InputError
+from phojax.checks import InputError, fail
 from phojax.potentials.bridge import bridged
 from phojax.potentials.contract import Potential
 
@@ -57,10 +57,10 @@ def from_energy(
         smoothing_width: See `Potential`.
 
     Raises:
-        InputError: torch is not installed.
+        InputError: torch is not installed, or a precision or device that it does not have.
     """
     torch = imported_torch()
-    model = _EnergyModel(torch, energy, getattr(torch, dtype), torch.device(device))
+    model = _EnergyModel(torch, energy, *_where(torch, dtype, device))
     return bridged(
         model,
         name=name,
@@ -98,9 +98,7 @@ def from_forces(
     The other arguments and the errors are those of `from_energy`.
     """
     torch = imported_torch()
-    model = _ForceModel(
-        torch, predict, getattr(torch, dtype), torch.device(device), tangents_at_a_time
-    )
+    model = _ForceModel(torch, predict, *_where(torch, dtype, device), tangents_at_a_time)
     return bridged(
         model,
         name=name,
@@ -124,6 +122,20 @@ def imported_torch():
             f"torch is not installed; expected it for a torch model. Install it: {INSTALL}"
         ) from error
     return torch
+
+
+def _where(torch, dtype: str, device: str):
+    """Return torch's precision and device, or raise InputError for what there is not."""
+    precision = getattr(torch, dtype, None)
+    if precision not in (torch.float64, torch.float32):
+        raise fail(f"dtype {dtype!r}", "float64 or float32")
+    try:
+        where = torch.device(device)
+        torch.zeros(1, device=where)
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).splitlines()[0]
+        raise fail(f"device {device!r} ({said})", "one that torch can use, such as cpu") from error
+    return precision, where
 
 
 class _Tensors:

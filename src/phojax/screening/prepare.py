@@ -200,6 +200,8 @@ def _relaxed(plan, potential, settings, report, checkpoint) -> Relaxation:
         on_step=lambda step, *_: report("relaxation", step, 0),
     )
     found = explained(found, potential)
+    if "not finite at the start" in found.message:
+        raise fail(f"relaxation with {potential.name}: {found.message}", "finite forces and stress")
     if "not finite" in found.message:
         return found
     facts = {k: v for k, v in vars(found).items() if k != "structure"}

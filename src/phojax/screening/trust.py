@@ -16,6 +16,7 @@ from phojax.screening.settings import PhononSettings
 _ROUGH_MSD = 0.1  # relative change of the MSD between width 0 and the width in use
 _ROUGH_THZ = 0.1  # change of the lowest frequency, likewise
 _NOISY = 0.05  # relative statistical error of the MSD
+_UNSYMMETRIC = 0.01  # antisymmetric part of the force constants of an energy, relative
 _UNDETERMINED = 0.05  # relative difference between two ways to one row of force constants
 
 
@@ -78,7 +79,8 @@ def relaxation_flags(relaxation: Relaxation | None, settings) -> tuple[list[str]
         return ["relaxation_not_converged"], [f"relaxation: {relaxation.message}"]
     if not settings.relax_cell:
         left = relaxation.stress_max_eV_A3
-        return ["cell_not_relaxed"], [f"the cell was held: a stress of {left:.2g} eV/Å³ remains"]
+        size = f"of {left:.2g} eV/Å³" if np.isfinite(left) else "of unknown size"
+        return ["cell_not_relaxed"], [f"the cell was held: a stress {size} remains"]
     return [], []
 
 
@@ -112,8 +114,15 @@ def derivative_record(
     }
     if result.step is not None:
         notes.append(
-            f"force constants by central differences of {result.step:g} Å, the graph of "
-            f"{potential.name} made anew at each displacement"
+            f"force constants by central differences of {result.step:g} Å"
+            + ("" if potential.derivatives == 1 else ", the graph made anew at each displacement")
+        )
+    if potential.conservative and result.antisymmetric > _UNSYMMETRIC:
+        flags.append("force_constants_asymmetric")
+        notes.append(
+            f"force constants of an energy are symmetric; these are not, by "
+            f"{100 * result.antisymmetric:.2g} %: the forces are no gradient, the energy is not "
+            "periodic, or differences are too coarse"
         )
     if made.noise is None:
         return record

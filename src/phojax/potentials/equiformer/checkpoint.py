@@ -18,6 +18,7 @@ import math
 import os
 import pathlib
 import pickle
+import textwrap
 import zipfile
 from dataclasses import dataclass
 from typing import Any
@@ -126,7 +127,8 @@ def _loaded(file: pathlib.Path) -> Any:
                 _USE,
             ) from None
         raise fail(
-            f"{file} holds more than tensors and plain containers, or is damaged ({reason[:120]})",
+            f"{file} holds more than tensors and plain containers, or is damaged "
+            f"({textwrap.shorten(reason, 160)})",
             "a checkpoint that can be read without running code from it",
             "If you trust where it comes from, load it elsewhere with weights_only=False and save "
             "state_dict, config, normalizers and elementrefs again",
