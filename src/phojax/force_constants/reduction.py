@@ -52,8 +52,8 @@ def independent_displacements(supercell: Supercell, group: SpaceGroup) -> Displa
     for a in np.unique(group.orbits):
         site = group.rotations_cartesian[group.permutation[:, a] == a]
         chosen: list[np.ndarray] = []
-        while _smallest_span(site, chosen) < 1e-2:
-            best = max(_CANDIDATES, key=lambda d: _span_score(site, [*chosen, d]))
+        while smallest_span(site, chosen) < 1e-2:
+            best = max(CANDIDATES, key=lambda d: _span_score(site, [*chosen, d]))
             chosen.append(best)
         atoms += [a] * len(chosen)
         directions += chosen
@@ -97,11 +97,12 @@ def from_responses(
     return values
 
 
-_CANDIDATES = [
+CANDIDATES = [
     np.array(d) / np.linalg.norm(d)
     for d in [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, -1, 0),
               (1, 0, -1), (0, 1, -1), (1, 1, 1), (1, 2, 3), (3, 1, -2), (2, -3, 1)]
 ]  # fmt: skip
+"""Directions that displacements are chosen from, Cartesian unit vectors."""
 
 
 def _singular_values(site: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
@@ -111,7 +112,11 @@ def _singular_values(site: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
     return np.linalg.svd(turned / np.sqrt(len(turned)), compute_uv=False)[:3]
 
 
-def _smallest_span(site: np.ndarray, chosen: list[np.ndarray]) -> float:
+def smallest_span(site: np.ndarray, chosen: list[np.ndarray]) -> float:
+    """Return how well directions and their images under a site group (op, 3, 3) span space.
+
+    The smallest singular value of all of them: 0 where they do not.
+    """
     values = _singular_values(site, chosen)
     return float(values[2]) if len(values) == 3 else 0.0
 
