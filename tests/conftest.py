@@ -17,6 +17,15 @@ install_import_hook("phojax", _CHECKER)
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_compiled_functions():
+    """Let go of what a module compiled: a worker that runs all tests would exhaust its maps."""
+    yield
+    from phojax.compiled import let_go_of_compiled  # after the hook that checks annotations
+
+    let_go_of_compiled(0.3)
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder with reference data beside the project; skips where it is absent."""

@@ -8,7 +8,7 @@ import pytest
 SOURCE = pathlib.Path(__file__).resolve().parents[1] / "src" / "phojax"
 
 ORDER = [
-    "pytree", "units", "checks", "spectral", "structure", "convert", "symmetry", "brillouin",
+    "pytree", "units", "checks", "compiled", "spectral", "structure", "convert", "symmetry", "brillouin",
     "neighbors", "potentials", "forces", "relax", "force_constants", "examination", "nac",
     "dynmat", "modes", "stars", "velocities", "gruneisen", "branches", "descriptors", "elastic",
     "md", "screening", "learn", "design", "io", "plots", "cli",

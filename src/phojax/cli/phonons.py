@@ -23,6 +23,7 @@ from phojax.cli.jobs import ONE_AT_A_TIME, Job, jobs_of, phonopy_input, structur
 from phojax.cli.options import add_options, settings_of
 from phojax.cli.progress import Progress, seconds
 from phojax.cli.table import printed_table, write_csv
+from phojax.compiled import let_go_of_compiled
 from phojax.forces import evaluate
 from phojax.io.phonopy_files import write_phonopy
 from phojax.io.records import read_record, write_modes, write_record
@@ -108,6 +109,7 @@ def _all_done(jobs, model, settings: PhononSettings, options) -> list[dict[str, 
         label = f"[{number + 1}/{len(jobs)}] {jobs[number].name}"
         progress = Progress(label, several=at_a_time > 1)
         record = _done_or_computed(jobs[number], model, settings, options, progress)
+        let_go_of_compiled()
         with ONE_AT_A_TIME:
             records[number] = record
             write_csv(options.out / "phonons.csv", [records[k] for k in sorted(records)])

@@ -29,7 +29,7 @@ from phojax.io.phonopy_values import PathLike, born_charges, values_in_phonopy_o
 from phojax.io.phonopy_yaml import phonopy_object, read_yaml
 from phojax.nac import BornCharges
 from phojax.pytree import pytree
-from phojax.structure import Structure, structure, supercell
+from phojax.structure import Structure, Supercell, structure, supercell
 
 _VALUES = {False: "force_constants.hdf5", True: "FORCE_CONSTANTS"}  # by whether it is text
 
@@ -136,19 +136,7 @@ def write_phonopy(
         raise fail(f"layout {layout!r}", '"compact" or "full"')
     directory = pathlib.Path(directory)
     cells = constants.supercell
-    P = np.asarray(cells.matrix)
-    phonon = Phonopy(
-        phonopy_atoms(cells.primitive),
-        # phonopy keeps the handedness of the cell; -P spans the same lattice.
-        (P * round(np.sign(np.linalg.det(P)))).T,
-        primitive_matrix=np.eye(3),
-        log_level=0,
-    )
-    if len(phonon.primitive) != len(cells.primitive):
-        raise fail(
-            f"phonopy makes {len(phonon.primitive)} atoms of the primitive cell",
-            str(len(cells.primitive)),
-        )
+    phonon = phonopy_of(cells)
     rows, columns = columns_in_phonopy_order(phonon, cells, layout)
     values = np.asarray(constants.values)[rows[:, None], columns]
     p2s = np.asarray(phonon.primitive.p2s_map)
@@ -173,6 +161,28 @@ def write_phonopy(
     with replacing(paths[0]) as temporary:
         temporary.write_text(_yaml_text(phonon, born))
     return paths
+
+
+def phonopy_of(cells: Supercell) -> Phonopy:
+    """Return a Phonopy object of our supercell; its order of atoms is its own.
+
+    Raises:
+        InputError: phonopy finds a smaller primitive cell in atoms that are all the same.
+    """
+    P = np.asarray(cells.matrix)
+    phonon = Phonopy(
+        phonopy_atoms(cells.primitive),
+        # phonopy keeps the handedness of the cell; -P spans the same lattice.
+        (P * round(np.sign(np.linalg.det(P)))).T,
+        primitive_matrix=np.eye(3),
+        log_level=0,
+    )
+    if len(phonon.primitive) != len(cells.primitive):
+        raise fail(
+            f"phonopy makes {len(phonon.primitive)} atoms of the primitive cell",
+            str(len(cells.primitive)),
+        )
+    return phonon
 
 
 def _primitive(phonon: Phonopy, length: float) -> Structure:

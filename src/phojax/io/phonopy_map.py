@@ -68,3 +68,17 @@ def same_atoms(first: Any, second: Any) -> bool:
     difference = first.scaled_positions - second.scaled_positions
     close = np.abs(difference - np.rint(difference)).max() < _TOLERANCE
     return bool(close and np.allclose(first.cell, second.cell, atol=1e-3))
+
+
+def atoms_in_phonopy_order(phonon: Any, cells: Supercell) -> Int[np.ndarray, " k"]:
+    """Return which atom of `cells.structure` each atom of phonopy's supercell is.
+
+    Args:
+        phonon: A Phonopy object; its primitive cell is that of `cells`, in Å.
+        cells: Our supercell, of the matrix `supercell_matrix(phonon)`.
+    """
+    primitive, big = phonon.primitive, phonon.supercell
+    sublattice = np.array([primitive.p2p_map[s] for s in primitive.s2p_map])
+    here = np.asarray(cells.primitive.fractional)
+    exact = big.positions @ np.linalg.inv(primitive.cell) - here[sublattice]
+    return sublattice * len(cells.images) + cell_index(cells, np.rint(exact).astype(int))

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from phojax.checks import InputError, check_finite
+from phojax.compiled import let_go_of_compiled
 from phojax.force_constants import ForceConstants
 from phojax.nac import BornCharges
 from phojax.screening.analysis import Analysis, Planned, analysed_together, planned_points
@@ -79,6 +80,7 @@ def analysed_batch(
         found = _analysed_or_reasons(together, settings, shape)
         out |= dict(zip(numbers, found, strict=True))
         shapes.append(shape)
+        let_go_of_compiled()
         longest = max(_points(p) for p in together)
         work += [
             sum(_points(p) * _atoms(p) ** 3 for p in together),
