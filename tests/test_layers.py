@@ -8,9 +8,9 @@ import pytest
 SOURCE = pathlib.Path(__file__).resolve().parents[1] / "src" / "phojax"
 
 ORDER = [
-    "pytree", "units", "checks", "compiled", "spectral", "structure", "convert", "symmetry", "brillouin",
-    "neighbors", "potentials", "forces", "relax", "force_constants", "examination", "nac",
-    "dynmat", "modes", "stars", "velocities", "gruneisen", "branches", "descriptors", "elastic",
+    "pytree", "units", "checks", "compiled", "spectral", "structure", "convert", "symmetry",
+    "brillouin", "neighbors", "potentials", "forces", "relax", "force_constants", "examination",
+    "nac", "dynmat", "modes", "stars", "velocities", "gruneisen", "branches", "descriptors", "elastic",
     "md", "screening", "learn", "design", "io", "plots", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "chgnet", "fairchem", "nequix", "parsl"}
