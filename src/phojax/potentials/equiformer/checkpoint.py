@@ -217,7 +217,7 @@ def _tensor(file: pathlib.Path, name: str, value: Any) -> torch.Tensor:
         return torch.tensor(float(value))
     if not isinstance(value, torch.Tensor):
         raise fail(f"{file}: {name} is {type(value).__name__}", "a tensor", _USE)
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+    if torch.is_floating_point(value) and not bool(torch.isfinite(value).all()):
         raise fail(f"{file}: {name} holds NaN or infinity", "finite numbers", _USE)
     return value
 

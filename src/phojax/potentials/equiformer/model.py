@@ -134,10 +134,10 @@ class Equiformer:
             images = offsets.long()
             self._check_degrees(edges, len(positions))
             vector = self._vectors(cell, positions, edges, images, wraps)
-            if vectors is None:
-                along = images + (wraps[edges[0]] - wraps[edges[1]]).long()
-                vectors = edge_vectors(self.gauge, torch.cat([edges, along.T]))
-            with Settings(vectors=vectors.to(self.device, self.dtype)):
+            along = images + (wraps[edges[0]] - wraps[edges[1]]).long()
+            drawn = edge_vectors(self.gauge, torch.cat([edges, along.T]))
+            chosen = drawn if vectors is None else vectors
+            with Settings(vectors=chosen.to(self.device, self.dtype)):
                 frames = _FAIRCHEM.edge_frames(vector)
             return Graph(edges, images, wraps, _unit(vector), frames)
 
