@@ -117,11 +117,13 @@ def derivative_record(
             f"force constants by central differences of {result.step:g} Å"
             + ("" if potential.derivatives == 1 else ", the graph made anew at each displacement")
         )
-    if potential.conservative and result.antisymmetric > _UNSYMMETRIC:
+    # Of the plain Hessian: an average over few displacements is symmetric up to its noise only.
+    apart = made.plain.antisymmetric
+    if potential.conservative and apart > _UNSYMMETRIC:
         flags.append("force_constants_asymmetric")
         notes.append(
             f"force constants of an energy are symmetric; these are not, by "
-            f"{100 * result.antisymmetric:.2g} %: the forces are no gradient, the energy is not "
+            f"{100 * apart:.2g} %: the forces are no gradient, the energy is not "
             "periodic, or differences are too coarse"
         )
     if made.noise is None:
