@@ -18,6 +18,7 @@ from phojax.screening.settings import PhononSettings
 
 
 def spectrum_record(found: Analysis, settings, flags: list[str], notes: list[str]) -> dict:
+    """Return the lowest and highest frequencies (THz), stability, what was excluded, acoustic cutoffs."""
     which = found.on_mesh
     on_mesh, q_mesh = lowest_frequency(which, which.translations)
     on_path, q_path = lowest_frequency(found.on_path, found.on_path.translations)
@@ -66,6 +67,7 @@ def _elements(found: Analysis):
 
 
 def displacement_record(found: Analysis, settings: PhononSettings) -> dict:
+    """Return the MSD of every element in Å², by temperature in K, and its limit for fine meshes."""
     names = (
         "msd_axis_mean_A2", "msd_axis_max_A2", "msd_axis_max_eigenvalue_A2", "msd_total_mean_A2",
         "msd_total_mean_extrapolated_A2", "msd_share_below_low_frequency",
@@ -131,6 +133,7 @@ def acoustic_record(
 
 
 def dos_record(found: Analysis) -> dict:
+    """Return moments and widths (THz) of the densities of states, and the overlap of ions and host."""
     sums = found.sums
     by_group = {
         "pdos_center_THz": sums.moments.centre,
@@ -151,6 +154,7 @@ def dos_record(found: Analysis) -> dict:
 
 
 def coupling_record(found: Analysis, settings: PhononSettings) -> dict:
+    """Return mean couplings by temperature in K, and how many modes have none in the paper's form."""
     sums = found.sums
     by_temperature = {
         "coupling_mean_below_low_frequency": sums.coupling_soft,

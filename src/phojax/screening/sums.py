@@ -76,6 +76,7 @@ class SumsInput(NamedTuple):
 
 @jax.jit
 def mesh_sums(together: SumsInput, temperatures, smearing, soft) -> MeshSums:
+    """Return the sums of all crystals, leading axis crystals."""
     # One crystal after another: the curves of each are large products already.
     return jax.lax.map(lambda one: _sums_of(one, temperatures, smearing, soft), together)
 

@@ -73,6 +73,7 @@ def width_sensitivity(
 
 
 def relaxation_flags(relaxation: Relaxation | None, settings) -> tuple[list[str], list[str]]:
+    """Return flags and notes on a relaxation; None stands for none asked for."""
     if relaxation is None:
         return ["not_relaxed"], ["the structure was not relaxed: forces and stress may remain"]
     if not relaxation.converged:
@@ -85,6 +86,7 @@ def relaxation_flags(relaxation: Relaxation | None, settings) -> tuple[list[str]
 
 
 def relaxation_record(relaxation: Relaxation | None) -> dict | None:
+    """Return the end of a relaxation: energy, residual forces and stress, and why it stopped."""
     if relaxation is None:
         return None
     return {
