@@ -147,6 +147,21 @@ def test_a_calculator_that_fails_says_why():
         evaluate(ase_calculator(Failing()), structure_from_ase(copper()))
 
 
+def test_a_failure_is_not_hidden_by_the_want_of_stress():
+    class Ends(OneSpring):
+        def calculate(self, *args, **kwargs):
+            if getattr(self, "calls", 0):
+                raise RuntimeError("out of fuel")
+            self.calls = 1
+            super().calculate(*args, **kwargs)
+
+    crystal = structure_from_ase(Atoms("Na", positions=[(0.3, 0, 0)], cell=[5, 5, 5], pbc=True))
+    model = ase_calculator(Ends())
+    evaluate(model, crystal, stress=False)
+    with pytest.raises(InputError, match="out of fuel"):
+        evaluate(model, replace(crystal, positions=crystal.positions + 0.1), stress=False)
+
+
 def test_padding_and_batches():
     crystal = structure_from_ase(copper())
     model = ase_calculator(EMT())

@@ -140,11 +140,11 @@ class _Host:
     def __init__(self, model: HostModel, name, derivatives: int, predicts: bool) -> None:
         self.model, self.name = model, name
         self.derivatives, self.predicts = derivatives, predicts
-        self._first = ""
+        self._first, self._remark = "", ""
 
     def complaint(self) -> str:
         """Return why an evaluation failed, the first since this was asked for."""
-        said, self._first = self._first, ""
+        said, self._first = self._first or self._remark, ""
         return said
 
     def values(self, numbers, cell, positions) -> Values:
@@ -164,7 +164,7 @@ class _Host:
             )  # fmt: skip
             out[0][at], out[1][(*at, real)], out[2][at] = E, a, b
             if np.isfinite(E) and np.all(np.isfinite(a)) and not np.all(np.isfinite(b)):
-                self._complain("the model gives no stress: keep the cell fixed, --fixed-cell")
+                self._remark = "the model gives no stress: keep the cell fixed, --fixed-cell"
         return out
 
     def changes(self, numbers, cell, positions, d_cell, d_positions) -> Values:
@@ -212,11 +212,8 @@ class _Host:
                 raise fail(f"results of shapes {given}", ", ".join(map(str, shapes)))
             return found
         except Exception as error:  # it would end in XLA's runtime as a wall of text
-            self._complain(f"{type(error).__name__}: {error}")
+            self._first = self._first or f"{type(error).__name__}: {error}"
             return tuple(np.full(shape, np.nan) for shape in shapes)
-
-    def _complain(self, said: str) -> None:
-        self._first = self._first or said
 
 
 def _no_graph(crystal: Structure, capacity) -> NoGraph:

@@ -18,7 +18,7 @@ from phojax.screening.settings import PhononSettings
 
 
 def spectrum_record(found: Analysis, settings, flags: list[str], notes: list[str]) -> dict:
-    """Return the lowest and highest frequencies (THz), stability, what was excluded, acoustic cutoffs."""
+    """Return extreme frequencies and cutoffs (THz), stability, and what was excluded."""
     which = found.on_mesh
     on_mesh, q_mesh = lowest_frequency(which, which.translations)
     on_path, q_path = lowest_frequency(found.on_path, found.on_path.translations)
@@ -133,7 +133,7 @@ def acoustic_record(
 
 
 def dos_record(found: Analysis) -> dict:
-    """Return moments and widths (THz) of the densities of states, and the overlap of ions and host."""
+    """Return moments and widths (THz) of the densities of states, and their overlap."""
     sums = found.sums
     by_group = {
         "pdos_center_THz": sums.moments.centre,
@@ -154,7 +154,7 @@ def dos_record(found: Analysis) -> dict:
 
 
 def coupling_record(found: Analysis, settings: PhononSettings) -> dict:
-    """Return mean couplings by temperature in K, and how many modes have none in the paper's form."""
+    """Return mean couplings by temperature in K, and how many are undefined."""
     sums = found.sums
     by_temperature = {
         "coupling_mean_below_low_frequency": sums.coupling_soft,
