@@ -99,11 +99,14 @@ def agree(file, many):
         e0, f0, s0 = reference(model, config, atoms, "float32")
         name, size = atoms.get_chemical_formula(), np.abs(true[1]).max()
         # The package's float32 is another network by 1.6e-6 in the gate: ours follows it.
-        assert abs(e - e0) / len(atoms) < 1e-6, name
+        # Each side rounds its total: one unit in the last place of -58 eV is 4e-6 eV.
+        rounding = 4 * np.spacing(np.float32(abs(e0)))
+        assert abs(e - e0) < 1e-6 * len(atoms) + rounding, name
         assert abs(e - true[0]) / len(atoms) < 5e-6, name
         np.testing.assert_allclose(f, f0, rtol=0, atol=max(1e-5 * size, 1e-6), err_msg=name)
-        # Near the minimum stress is a small difference of large terms: 1e-7 eV/Å³ is rounding.
-        limit = max(1e-5 * np.abs(s).max(), 1e-7)
+        # Near the minimum stress is a small difference of large terms: either program is up to
+        # 2e-7 eV/Å³ away from its float64 value there, which differs between processors.
+        limit = max(1e-5 * np.abs(s).max(), 4e-7)
         np.testing.assert_allclose(s, s0, rtol=0, atol=limit, err_msg=name)
 
 
