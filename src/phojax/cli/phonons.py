@@ -1,15 +1,11 @@
 """`phojax phonons`: structures or phonopy files to phonons, descriptors, figures and a table."""
 
 import argparse
-import contextlib
 import errno
-import hashlib
 import os
-import shutil
 import sys
 import tempfile
 import time
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,11 +18,12 @@ from phojax.cli.exports import EXPORTS, write_exports
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, jobs_of, phonopy_input, structure_input
 from phojax.cli.options import add_options, settings_of
 from phojax.cli.progress import Progress, seconds
+from phojax.cli.recorded import identity, recorded
 from phojax.cli.table import printed_table, write_csv
 from phojax.compiled import let_go_of_compiled
 from phojax.forces import evaluate
 from phojax.io.phonopy_files import write_phonopy
-from phojax.io.records import read_record, write_modes, write_record
+from phojax.io.records import write_modes
 from phojax.io.structures import check_readable, write_structure
 from phojax.nac import BornCharges
 from phojax.plots.figures import phonon_figure, save_figure
@@ -138,61 +135,21 @@ def _default_jobs() -> int:
 
 def _done_or_computed(job: Job, model, settings, options, progress: Progress) -> dict[str, Any]:
     """Return the record of an input: read, where it is done, else computed and written."""
-    target = job.folder / "record.json"
-    begin = time.monotonic()
-    try:
-        key = _key(job, model, settings, options)
-        with contextlib.suppress(InputError, OSError):
-            record = read_record(target)
-            drawn = options.no_figures or (job.folder / "phonons-msd.png").exists()
-            if record.get("key") == key and "error" not in record and drawn:
-                progress.end("done before")
-                return record
-        _set_aside(job)
-        checkpoint = Checkpoint(job.folder / ".partial", key)
+
+    def computed(checkpoint: Checkpoint) -> dict[str, Any]:
         row, born = _computed(job, model, settings, options, progress, checkpoint)
-        row.record.update(key=key, input=str(job.path), wall_time_s=time.monotonic() - begin)
         progress("writing", 0, 0)
         _write(job, row, born, settings, options)
-        checkpoint.clear()
-        progress.end(f"done in {seconds(time.monotonic() - begin)}")
         return row.record
-    except (InputError, FloatingPointError, OSError) as error:
-        text = str(error) if str(job.path) in str(error) else f"{job.path}: {error}"
-        return _failed(job, text, progress)
-    except Exception as error:  # one bad structure never stops a batch
-        with contextlib.suppress(OSError):
-            job.folder.mkdir(parents=True, exist_ok=True)
-            (job.folder / "error.txt").write_text(traceback.format_exc())
-        return _failed(job, f"{job.path}: unexpected {type(error).__name__}: {error}", progress)
 
-
-def _failed(job: Job, text: str, progress: Progress) -> dict[str, Any]:
-    progress.end(f"FAILED: {text}")
-    record = {"name": job.name, "input": str(job.path), "error": text, "flags": ["failed"],
-              "notes": []}  # fmt: skip
-    target = job.folder / "record.json"
-    with contextlib.suppress(OSError, InputError):
-        _set_aside(job)
-        write_record(target, record)
-    return record
-
-
-def _set_aside(job: Job) -> None:
-    """Move what an earlier run made into the folder `previous`, so that nothing stale looks new."""
-    target = job.folder / "record.json"
-    try:
-        if "error" in read_record(target):
-            return
-    except (InputError, OSError):
-        return
-    previous = job.folder / "previous"
-    shutil.rmtree(previous, ignore_errors=True)
-    previous.mkdir()
-    # The record last: as long as it is there, an interrupted move is taken up again.
-    for pattern in (*_OURS, *EXPORTS, "phonopy-text", "record.json"):
-        for path in job.folder.glob(pattern):
-            path.replace(previous / path.name)
+    return recorded(
+        job,
+        lambda: _key(job, model, settings, options),
+        computed,
+        progress,
+        files=(*_OURS, *EXPORTS, "phonopy-text"),
+        whole=lambda: options.no_figures or (job.folder / "phonons-msd.png").exists(),
+    )
 
 
 def _key(job: Job, model: Potential | None, settings: PhononSettings, options) -> str:
@@ -208,12 +165,7 @@ def _key(job: Job, model: Potential | None, settings: PhononSettings, options) -
             parts[name] = beside.read_bytes() if beside.is_file() else None
     else:
         assert model is not None
-        digest = hashlib.sha256()
-        for leaf in jax.tree.leaves(model.params):
-            digest.update(np.asarray(leaf).tobytes())
-        parts |= {"potential": model.name, "parameters": digest.hexdigest()}
-        if model.fingerprint:
-            parts["fingerprint"] = model.fingerprint
+        parts |= identity(model)
     for name in settings.descriptors:
         parts[name] = source_digest(name)
     parts["export"] = sorted(options.export)
@@ -244,9 +196,8 @@ def _computed(
 
 
 def _write(job: Job, row: PhononRow, born, settings: PhononSettings, options) -> None:
-    """Write everything of one input; the record last, as the sign that all is there."""
+    """Write everything of one input but the record."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    (job.folder / "error.txt").unlink(missing_ok=True)  # of an earlier run
     write_structure(job.folder / "structure.cif", row.structure)
     write_structure(job.folder / "structure.extxyz", row.structure)
     write_phonopy(job.folder, row.force_constants, born=born)
@@ -258,7 +209,6 @@ def _write(job: Job, row: PhononRow, born, settings: PhononSettings, options) ->
             for colour in ("msd", "coupling"):
                 if colour == "msd" or np.isfinite(data.bands.coupling).any():
                     save_figure(phonon_figure(data, colour), job.folder / f"phonons-{colour}")
-    write_record(job.folder / "record.json", row.record)
 
 
 def _dry_run(jobs, model: Potential | None, settings: PhononSettings, options) -> int:

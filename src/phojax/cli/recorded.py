@@ -1,0 +1,103 @@
+"""One input, one record: read where it is done, else computed; a failure is a record, too."""
+
+import contextlib
+import hashlib
+import pathlib
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from phojax.checks import InputError
+from phojax.cli.jobs import Job
+from phojax.cli.progress import Progress, seconds
+from phojax.io.records import read_record, write_record
+from phojax.potentials.contract import Potential
+from phojax.screening.store import Checkpoint
+
+Record = dict[str, Any]
+
+
+def recorded(
+    job: Job,
+    key: Callable[[], str],
+    computed: Callable[[Checkpoint], Record],
+    progress: Progress,
+    *,
+    files: Sequence[str],
+    whole: Callable[[], bool] = lambda: True,
+) -> Record:
+    """Return the record of an input, and leave it in its folder.
+
+    Args:
+        job: The input.
+        key: Returns what the result depends on, as a hash.
+        computed: Computes, writes all files but the record, and returns that; given a place for
+            what is finished on the way, which is emptied in the end.
+        progress: Where progress is told.
+        files: Patterns of the files that a calculation leaves, those of an earlier one with
+            another key, which are moved into the folder `previous` so that nothing stale looks new.
+        whole: Whether all files of a record that is there are there as well.
+    """
+    target = job.folder / "record.json"
+    begin = time.monotonic()
+    try:
+        stated = key()
+        with contextlib.suppress(InputError, OSError):
+            record = read_record(target)
+            if record.get("key") == stated and "error" not in record and whole():
+                progress.end("done before")
+                return record
+        _set_aside(job.folder, files)
+        checkpoint = Checkpoint(job.folder / ".partial", stated)
+        record = computed(checkpoint)
+        (job.folder / "error.txt").unlink(missing_ok=True)  # of an earlier run
+        record.update(key=stated, input=str(job.path), wall_time_s=time.monotonic() - begin)
+        # Last, as the sign that all is there.
+        write_record(target, record)
+        checkpoint.clear()
+        progress.end(f"done in {seconds(time.monotonic() - begin)}")
+        return record
+    except (InputError, FloatingPointError, OSError) as error:
+        text = str(error) if str(job.path) in str(error) else f"{job.path}: {error}"
+    except Exception as error:  # one bad input never stops a batch
+        with contextlib.suppress(OSError):
+            job.folder.mkdir(parents=True, exist_ok=True)
+            (job.folder / "error.txt").write_text(traceback.format_exc())
+        text = f"{job.path}: unexpected {type(error).__name__}: {error}"
+    progress.end(f"FAILED: {text}")
+    record = {"name": job.name, "input": str(job.path), "error": text, "flags": ["failed"],
+              "notes": []}  # fmt: skip
+    with contextlib.suppress(OSError, InputError):
+        _set_aside(job.folder, files)
+        write_record(target, record)
+    return record
+
+
+def identity(model: Potential) -> dict[str, str]:
+    """Return what tells one potential from another, for a key."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(model.params):
+        digest.update(np.asarray(leaf).tobytes())
+    found = {"potential": model.name, "parameters": digest.hexdigest()}
+    return found | ({"fingerprint": model.fingerprint} if model.fingerprint else {})
+
+
+def _set_aside(folder: pathlib.Path, files: Sequence[str]) -> None:
+    target = folder / "record.json"
+    try:
+        if "error" in read_record(target):
+            return
+    except (InputError, OSError):
+        return
+    previous = folder / "previous"
+    shutil.rmtree(previous, ignore_errors=True)
+    previous.mkdir()
+    # The record last: as long as it is there, an interrupted move is taken up again.
+    for pattern in (*files, "record.json"):
+        for path in folder.glob(pattern):
+            path.replace(previous / path.name)
