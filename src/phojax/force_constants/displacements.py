@@ -28,7 +28,7 @@ from phojax.force_constants.reduction import (
     from_responses,
     smallest_span,
 )
-from phojax.force_constants.sum_rules import preserving
+from phojax.force_constants.sum_rules import cell_index, preserving
 from phojax.forces import energy_and_forces
 from phojax.potentials.contract import Potential, check_elements, why
 from phojax.structure import Structure, Supercell
@@ -177,12 +177,9 @@ def force_constants_from_single(given: DisplacementSet, group: SpaceGroup) -> Fo
     if not np.all(moved.sum(axis=1) == 1):
         raise fail("supercells with several atoms moved", "one moved atom each", "Fit them instead")
     where = moved.argmax(axis=1)
-    if np.any(where % copies):
-        raise fail(
-            f"displaced atoms {where[where % copies > 0].tolist()}",
-            "atoms in the first primitive cell of the supercell",
-        )
-    steps = given.displacements[np.arange(len(given)), where]
+    displacements, forces = _in_first_cell(given, where)
+    where -= where % copies
+    steps = displacements[np.arange(len(given)), where]
     # A row per displacement; opposite ones are averaged where both are there.
     atoms, directions, responses = [], [], []
     used = np.zeros(len(given), bool)
@@ -194,7 +191,7 @@ def force_constants_from_single(given: DisplacementSet, group: SpaceGroup) -> Fo
         pair = [k, *opposite[:1]]
         used[pair] = True
         signs = np.array([1.0, -1.0])[: len(pair)]
-        response = -np.einsum("s,sia->ia", signs, given.forces[pair]) / (length * len(pair))
+        response = -np.einsum("s,sia->ia", signs, forces[pair]) / (length * len(pair))
         atoms.append(a // copies)
         directions.append(step / length)
         responses.append(response)
@@ -204,6 +201,21 @@ def force_constants_from_single(given: DisplacementSet, group: SpaceGroup) -> Fo
     _check_determined(known)
     values = from_responses(known, jnp.asarray(np.array(responses)))
     return force_constants(values, given.supercell)
+
+
+def _in_first_cell(given: DisplacementSet, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return moves and forces, each moved by a lattice vector: atom `where` to the home cell."""
+    cells = given.supercell
+    images = np.asarray(cells.images)
+    moves = given.displacements.copy()
+    forces = np.array(given.forces)
+    n = len(cells.primitive)
+    for k, L in enumerate(images[where % len(images)]):
+        # What arrives at lattice vector M comes from M + L.
+        comes = cell_index(cells, images + L)
+        columns = (np.arange(n)[:, None] * len(images) + comes).ravel()
+        moves[k], forces[k] = moves[k, columns], forces[k, columns]
+    return moves, forces
 
 
 def _fewest(site: np.ndarray) -> list[np.ndarray]:

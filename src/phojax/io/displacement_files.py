@@ -20,15 +20,17 @@ import numpy as np
 from ase import Atoms
 from ase.io import read, write
 from phonopy.file_IO import parse_FORCE_SETS
-from phonopy.structure.dataset import get_displacements_and_forces
+from phonopy.interface.calculator import get_calculator_physical_units
+from phonopy.structure.dataset import forces_in_dataset, get_displacements_and_forces
 
-from phojax.checks import fail
+from phojax.checks import check_shape, fail
 from phojax.convert import ase_atoms
 from phojax.force_constants.displacements import DisplacementSet, with_forces
 from phojax.io.atomic import replacing
-from phojax.io.phonopy_files import phonopy_of
-from phojax.io.phonopy_map import atoms_in_phonopy_order
-from phojax.io.phonopy_yaml import trying
+from phojax.io.phonopy_files import phonopy_of, primitive_of
+from phojax.io.phonopy_map import atoms_in_phonopy_order, supercell_matrix
+from phojax.io.phonopy_yaml import phonopy_object, read_yaml, trying
+from phojax.structure import supercell
 
 PathLike = str | os.PathLike
 
@@ -120,16 +122,74 @@ def read_forces(paths: Sequence[PathLike] | PathLike, given: DisplacementSet) ->
     return with_forces(given, forces)
 
 
+def read_displacement_set(
+    path: PathLike, forces: Sequence[PathLike] | PathLike | None = None
+) -> tuple[DisplacementSet, tuple[str, ...]]:
+    """Return the displacements of a phonopy file with their forces, and remarks on the reading.
+
+    Args:
+        path: phonopy_disp.yaml, phonopy_params.yaml or phonopy.yaml.
+        forces: FORCE_SETS, or outputs as in `read_forces`; None for the forces in the YAML file or
+            in FORCE_SETS beside it. The set has none where there are neither.
+
+    Raises:
+        InputError: a file that cannot be read, without displacements, or that does not fit.
+    """
+    path = pathlib.Path(path)
+    notes: list[str] = []
+    held = read_yaml(path, notes)
+    data = held.data
+    phonon = phonopy_object(path, held, notes)
+    units = get_calculator_physical_units(data.calculator)
+    cells = supercell(primitive_of(phonon, units.distance_to_A), supercell_matrix(phonon))
+    order = atoms_in_phonopy_order(phonon, cells)
+    files = [forces] if isinstance(forces, str | os.PathLike) else list(forces or ())
+    dataset, source = data.dataset, path
+    inside = dataset is not None and forces_in_dataset(dataset)
+    beside = path.with_name("FORCE_SETS")
+    if not files and not inside and beside.exists():
+        files = [beside]
+    if len(files) == 1 and pathlib.Path(files[0]).name.startswith("FORCE_SETS"):
+        source = pathlib.Path(files.pop())
+        dataset = _force_sets(source, len(order))
+    if dataset is None:
+        raise fail(
+            f"{path} holds no displacements",
+            "a displacement dataset",
+            "Give phonopy_disp.yaml, or FORCE_SETS with it",
+        )
+    if source != path:
+        notes.append(f"displacements and forces from {source}")
+    moves, found = get_displacements_and_forces(dataset)
+    back = np.argsort(order)
+    moves = np.asarray(moves, float)[:, back] * units.distance_to_A
+    distance = float(np.median(np.linalg.norm(moves, axis=2).max(axis=1)))
+    given = DisplacementSet(cells, moves, None, distance)
+    if files:
+        return read_forces(files, given), tuple(notes)
+    if found is not None:
+        if data.calculator and units.force_to_eVperA != 1.0:
+            notes.append(f"units of {data.calculator} converted to eV and Å")
+        found = np.asarray(found, float)
+        check_shape(f"{source}: forces", found, moves.shape, "one per displaced atom")
+        given = with_forces(given, found[:, back] * units.force_to_eVperA)
+    return given, tuple(notes)
+
+
+def _force_sets(path: pathlib.Path, atoms: int) -> Any:
+    return trying(
+        path,
+        f"FORCE_SETS with forces on {atoms} atoms",
+        lambda: parse_FORCE_SETS(natom=atoms, filename=path),
+    )
+
+
 def _frames(path: pathlib.Path, given: DisplacementSet) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return (displacements, forces) of every supercell of a file, in our order of atoms."""
     if path.name.startswith("FORCE_SETS"):
         phonon = phonopy_of(given.supercell)
         order = atoms_in_phonopy_order(phonon, given.supercell)
-        dataset = trying(
-            path,
-            f"FORCE_SETS with forces on {len(order)} atoms",
-            lambda: parse_FORCE_SETS(natom=len(order), filename=path),
-        )
+        dataset = _force_sets(path, len(order))
         moves, forces = map(np.asarray, get_displacements_and_forces(dataset))
         back = np.argsort(order)
         return [(u[back], f[back]) for u, f in
@@ -218,4 +278,4 @@ def _write_poscar(path: pathlib.Path, atoms: Atoms) -> None:
         write(temporary, atoms, format="vasp", direct=True)
 
 
-__all__ = ["read_forces", "write_displacements"]
+__all__ = ["read_displacement_set", "read_forces", "write_displacements"]

@@ -89,7 +89,7 @@ def read_phonopy(
     stiffness = get_force_constant_conversion_factor(
         units.force_constants_unit or "eV/angstrom^2", None
     )
-    cells = supercell(_primitive(phonon, length), supercell_matrix(phonon))
+    cells = supercell(primitive_of(phonon, length), supercell_matrix(phonon))
     ours = np.empty_like(values)
     rows, columns = columns_in_phonopy_order(phonon, cells)
     ours[rows[:, None], columns] = values * stiffness
@@ -185,7 +185,7 @@ def phonopy_of(cells: Supercell) -> Phonopy:
     return phonon
 
 
-def _primitive(phonon: Phonopy, length: float) -> Structure:
+def primitive_of(phonon: Phonopy, length: float) -> Structure:
     """Return phonopy's primitive cell, atoms where the unit cell has them if that is the same."""
     cell, given = phonon.primitive, phonon.unitcell
     x = cell.scaled_positions
