@@ -29,27 +29,32 @@ class Job:
 
 
 def jobs_of(options: argparse.Namespace) -> list[Job]:
-    """Return one job per input.
+    """Return one job per input of `phojax phonons`.
 
     Raises:
         InputError: names that collide, options that fit no input.
     """
-    stems = [_stem(path) for path in options.inputs]
-    jobs, taken = [], set()
-    for path, stem in zip(options.inputs, stems, strict=True):
-        name = stem if stems.count(stem) == 1 else f"{path.resolve().parent.name}-{stem}"
-        if name in taken:
-            raise fail(f"two inputs that would be called {name}", "different names",
-                       "Rename one of the files, or run them apart")  # fmt: skip
-        taken.add(name)
-        is_phonopy = bool(_PHONOPY_NAME.search(path.name))
-        jobs.append(Job(path, name, options.out / name, is_phonopy))
+    jobs = named_jobs(options.inputs, options.out)
     extra = [o for o in ("force_sets", "force_constants", "born") if getattr(options, o)]
     if extra and not (len(jobs) == 1 and jobs[0].is_phonopy):
         raise fail(
             f"--{extra[0].replace('_', '-')} with {', '.join(str(j.path) for j in jobs)}",
             "one phonopy input (phonopy_disp.yaml, say) that the option belongs to",
         )
+    return jobs
+
+
+def named_jobs(inputs: list[pathlib.Path], out: pathlib.Path) -> list[Job]:
+    """Return one job per input, its folder in `out`; InputError where names collide."""
+    stems = [_stem(path) for path in inputs]
+    jobs, taken = [], set()
+    for path, stem in zip(inputs, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else f"{path.resolve().parent.name}-{stem}"
+        if name in taken:
+            raise fail(f"two inputs that would be called {name}", "different names",
+                       "Rename one of the files, or run them apart")  # fmt: skip
+        taken.add(name)
+        jobs.append(Job(path, name, out / name, bool(_PHONOPY_NAME.search(path.name))))
     return jobs
 
 

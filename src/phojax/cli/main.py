@@ -9,7 +9,7 @@ import jax
 from threadpoolctl import threadpool_limits
 
 from phojax.checks import InputError
-from phojax.cli import phonons, potentials
+from phojax.cli import displace, phonons, potentials
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"phojax {version('phojax')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     phonons.add_parser(commands)
+    displace.add_parser(commands)
+    # evaluate
     potentials.add_parser(commands)
     options = parser.parse_args(arguments)
     try:

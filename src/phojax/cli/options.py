@@ -2,13 +2,14 @@
 
 import argparse
 import pathlib
+from collections.abc import Sequence
 
 from phojax.cli.exports import EXPORTS
 from phojax.screening.settings import PhononSettings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add inputs and options to a parser."""
+    """Add inputs and options of `phojax phonons` to a parser."""
     default = PhononSettings()
     add = parser.add_argument
     add(
@@ -18,33 +19,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=pathlib.Path,
         help="structure files, phonopy_params.yaml[.xz], phonopy_disp.yaml or phonopy.yaml",
     )
-    add("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder of the results")
+    add_common(parser)
     add(
         "--potential",
         default="chgnet",
         metavar="NAME",
         help="for structure files, as `phojax potentials` lists them (default: chgnet)",
-    )
-    add(
-        "--mobile",
-        default=default.mobile,
-        metavar="SYMBOL",
-        help=f"mobile element (default: {default.mobile})",
-    )
-    add(
-        "--temperature",
-        nargs="+",
-        type=float,
-        default=list(default.temperatures),
-        metavar="T",
-        help="temperatures in K (default: 300 800)",
-    )
-    add(
-        "--supercell-atoms",
-        type=int,
-        default=default.supercell_atoms,
-        metavar="N",
-        help=f"atoms of the supercell at least (default: {default.supercell_atoms})",
     )
     add(
         "--width",
@@ -70,40 +50,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "differentiation; 0.01 Å for potentials that give forces alone)",
     )
     add(
-        "--mesh",
-        nargs=3,
-        type=int,
-        default=None,
-        metavar="N",
-        help=f"Γ-centred q mesh (default: points at most {default.mesh_spacing} Å⁻¹ apart)",
-    )
-    add("--no-relax", action="store_true", help="take the structure as it is")
-    add("--fixed-cell", action="store_true", help="relax positions only")
-    add(
         "--relax-on-average",
         action="store_true",
         help="relax on the surface averaged with the same width",
-    )
-    add(
-        "--force-tolerance",
-        type=float,
-        default=default.force_tolerance,
-        metavar="eV/Å",
-        help=f"of the relaxation (default: {default.force_tolerance})",
-    )
-    add(
-        "--stress-tolerance",
-        type=float,
-        default=default.stress_tolerance,
-        metavar="eV/Å³",
-        help=f"of the relaxation (default: {default.stress_tolerance})",
-    )
-    add(
-        "--seed",
-        type=int,
-        default=default.seed,
-        metavar="N",
-        help=f"of all random numbers (default: {default.seed})",
     )
     add("--force-sets", type=pathlib.Path, metavar="FILE", help="FORCE_SETS of a phonopy input")
     add(
@@ -148,28 +97,96 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="write for other programs as well: " + ", ".join(EXPORTS) + " (the last one in "
         "the folder phonopy-text)",
     )
-    add("--no-figures", action="store_true", help="no figures")
     add("--dry-run", action="store_true", help="say what would be done and about how long it takes")
 
 
-def settings_of(options: argparse.Namespace) -> PhononSettings:
-    """Return the settings that parsed options ask for; InputError for values without meaning."""
-    return PhononSettings(
-        mobile=options.mobile,
-        temperatures=tuple(options.temperature),
-        supercell_atoms=options.supercell_atoms,
-        supercell_atoms_max=max(PhononSettings.supercell_atoms_max, options.supercell_atoms),
-        width=options.width,
-        pairs=options.pairs,
-        displacement=options.displacement,
-        mesh=tuple(options.mesh) if options.mesh else None,
-        relax=not options.no_relax,
-        relax_cell=not options.fixed_cell,
-        relax_on_average=options.relax_on_average,
-        force_tolerance=options.force_tolerance,
-        stress_tolerance=options.stress_tolerance,
-        sum_rules=not options.no_sum_rules,
-        nac=not options.no_nac,
-        seed=options.seed,
-        descriptors=tuple(options.descriptor),
+def add_common(parser: argparse.ArgumentParser, only: Sequence[str] = ()) -> None:
+    """Add options that several commands on crystals understand; some of them by name, or all."""
+    default = PhononSettings()
+
+    def add(name: str, **how) -> None:
+        if not only or name in only:
+            parser.add_argument(name, **how)
+
+    add("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder of the results")
+    add(
+        "--mobile",
+        default=default.mobile,
+        metavar="SYMBOL",
+        help=f"mobile element (default: {default.mobile})",
     )
+    add(
+        "--temperature",
+        nargs="+",
+        type=float,
+        default=list(default.temperatures),
+        metavar="T",
+        help="temperatures in K (default: 300 800)",
+    )
+    add(
+        "--supercell-atoms",
+        type=int,
+        default=default.supercell_atoms,
+        metavar="N",
+        help=f"atoms of the supercell at least (default: {default.supercell_atoms})",
+    )
+    add(
+        "--mesh",
+        nargs=3,
+        type=int,
+        default=None,
+        metavar="N",
+        help=f"Γ-centred q mesh (default: points at most {default.mesh_spacing} Å⁻¹ apart)",
+    )
+    add("--no-relax", action="store_true", help="take the structure as it is")
+    add("--fixed-cell", action="store_true", help="relax positions only")
+    add(
+        "--force-tolerance",
+        type=float,
+        default=default.force_tolerance,
+        metavar="eV/Å",
+        help=f"of the relaxation (default: {default.force_tolerance})",
+    )
+    add(
+        "--stress-tolerance",
+        type=float,
+        default=default.stress_tolerance,
+        metavar="eV/Å³",
+        help=f"of the relaxation (default: {default.stress_tolerance})",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=default.seed,
+        metavar="N",
+        help=f"of all random numbers (default: {default.seed})",
+    )
+    add("--no-figures", action="store_true", help="no figures")
+
+
+def settings_of(options: argparse.Namespace) -> PhononSettings:
+    """Return the settings that parsed options ask for; InputError for values without meaning.
+
+    Those of options that a command does not have keep their defaults.
+    """
+    given = vars(options)
+    direct = (
+        "mobile", "supercell_atoms", "width", "pairs", "displacement", "relax_on_average",
+        "force_tolerance", "stress_tolerance", "seed",
+    )  # fmt: skip
+    named = {name: given[name] for name in direct if name in given}
+    for name, option in (
+        ("relax", "no_relax"), ("relax_cell", "fixed_cell"), ("sum_rules", "no_sum_rules"),
+        ("nac", "no_nac"),
+    ):  # fmt: skip
+        if option in given:
+            named[name] = not given[option]
+    for name, option in (("temperatures", "temperature"), ("descriptors", "descriptor")):
+        if option in given:
+            named[name] = tuple(given[option])
+    if "supercell_atoms" in given:
+        most = max(PhononSettings.supercell_atoms_max, options.supercell_atoms)
+        named["supercell_atoms_max"] = most
+    if given.get("mesh"):
+        named["mesh"] = tuple(options.mesh)
+    return PhononSettings(**named)

@@ -1,10 +1,8 @@
 """`phojax phonons`: structures or phonopy files to phonons, descriptors, figures and a table."""
 
 import argparse
-import errno
 import os
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,12 +11,12 @@ import jax
 import numpy as np
 
 from phojax.brillouin import gamma_mesh, mesh_divisions
-from phojax.checks import InputError, fail
+from phojax.checks import InputError
 from phojax.cli.exports import EXPORTS, write_exports
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, jobs_of, phonopy_input, structure_input
 from phojax.cli.options import add_options, settings_of
 from phojax.cli.progress import Progress, seconds
-from phojax.cli.recorded import identity, recorded
+from phojax.cli.recorded import check_out, identity, recorded
 from phojax.cli.table import printed_table, write_csv
 from phojax.compiled import let_go_of_compiled
 from phojax.forces import evaluate
@@ -69,17 +67,7 @@ def run(options: argparse.Namespace) -> int:
         return _dry_run(jobs, model, settings, options)
 
     table = options.out / "phonons.csv"
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=options.out):
-            pass
-        if table.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "the table cannot be written", str(table))
-    except OSError as error:
-        raise fail(
-            f"--out {options.out}: {error.strerror or error} ({error.filename})",
-            "a folder that can be written to",
-        ) from error
+    check_out(options.out, table)
     records = _all_done(jobs, model, settings, options)
     print(printed_table(records, settings))
     failed = [r for r in records if "error" in r]

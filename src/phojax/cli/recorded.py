@@ -1,9 +1,11 @@
 """One input, one record: read where it is done, else computed; a failure is a record, too."""
 
 import contextlib
+import errno
 import hashlib
 import pathlib
 import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -12,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from phojax.checks import InputError
+from phojax.checks import InputError, fail
 from phojax.cli.jobs import Job
 from phojax.cli.progress import Progress, seconds
 from phojax.io.records import read_record, write_record
@@ -76,6 +78,21 @@ def recorded(
         _set_aside(job.folder, files)
         write_record(target, record)
     return record
+
+
+def check_out(out: pathlib.Path, table: pathlib.Path | None = None) -> None:
+    """Make the folder of results; InputError where it or the table in it cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+        if table is not None and table.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "the table cannot be written", str(table))
+    except OSError as error:
+        raise fail(
+            f"--out {out}: {error.strerror or error} ({error.filename})",
+            "a folder that can be written to",
+        ) from error
 
 
 def identity(model: Potential) -> dict[str, str]:

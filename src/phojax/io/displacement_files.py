@@ -27,6 +27,7 @@ from phojax.checks import check_shape, fail
 from phojax.convert import ase_atoms
 from phojax.force_constants.displacements import DisplacementSet, with_forces
 from phojax.io.atomic import replacing
+from phojax.io.frames import frame_forces
 from phojax.io.phonopy_files import phonopy_of, primitive_of
 from phojax.io.phonopy_map import atoms_in_phonopy_order, supercell_matrix
 from phojax.io.phonopy_yaml import phonopy_object, read_yaml, trying
@@ -206,9 +207,7 @@ def _placed(
     """Return displacements and forces of read atoms in our order, recognised by their places."""
     rest = given.supercell.structure
     cell = np.asarray(rest.cell)
-    forces = atoms.arrays.get("forces")
-    if forces is None and atoms.calc is not None:
-        forces = atoms.calc.results.get("forces")
+    forces = frame_forces(atoms)
     if forces is None:
         raise fail(f"{path} holds no forces", "forces in eV/Å", "Name the output, not the input")
     if len(atoms) != len(rest):

@@ -87,14 +87,8 @@ def planned(crystal: Structure, potential: Potential, settings: PhononSettings) 
     """
     check_mobile(crystal, settings.mobile)
     check_elements(potential, crystal)
-    tolerance = settings.symmetry_tolerance
-    primitive = primitive_cell(crystal, tolerance)
-    group = space_group(primitive, tolerance)
-    primitive = symmetrized(primitive, group)
-    matrix = near_cubic_matrix(
-        primitive, group, settings.supercell_atoms, settings.supercell_atoms_max
-    )
-    cell = supercell(primitive, matrix)
+    cell, group = supercell_of(crystal, settings)
+    primitive = cell.primitive
     width = potential.smoothing_width if settings.width is None else settings.width
     rows = len(independent_displacements(cell, group))
     step = settings.displacement
@@ -102,6 +96,18 @@ def planned(crystal: Structure, potential: Potential, settings: PhononSettings) 
         step = DISPLACEMENT
     columns = rows * (1 + 2 * settings.pairs * (width > 0))
     return Plan(primitive, group, cell, width, columns, step)
+
+
+def supercell_of(crystal: Structure, settings: PhononSettings) -> tuple[Supercell, SpaceGroup]:
+    """Return the near-cubic supercell of the symmetrised primitive cell, and its space group."""
+    tolerance = settings.symmetry_tolerance
+    primitive = primitive_cell(crystal, tolerance)
+    group = space_group(primitive, tolerance)
+    primitive = symmetrized(primitive, group)
+    matrix = near_cubic_matrix(
+        primitive, group, settings.supercell_atoms, settings.supercell_atoms_max
+    )
+    return supercell(primitive, matrix), group
 
 
 def prepared(
@@ -129,7 +135,7 @@ def prepared(
     plan = planned(crystal, potential, settings)
     primitive, relaxation = plan.primitive, None
     if settings.relax:
-        relaxation = _relaxed(plan, potential, settings, report, checkpoint)
+        relaxation = relaxed(plan, potential, settings, report, checkpoint)
         primitive = relaxation.structure
     # The operations found before stay valid: relaxation keeps them. spglib's own tolerance
     # might find more in the relaxed crystal, never fewer.
@@ -173,7 +179,15 @@ def prepared(
     return Prepared(plan.group, relaxation, main, plain, noise)
 
 
-def _relaxed(plan, potential, settings, report, checkpoint) -> Relaxation:
+def relaxed(
+    plan: Plan,
+    potential: Potential,
+    settings: PhononSettings,
+    report: Report = lambda stage, done, of: None,
+    checkpoint: Checkpoint | None = None,
+) -> Relaxation:
+    """Return the relaxation of a plan's primitive cell; arguments as those of `prepared`."""
+    checkpoint = checkpoint or Checkpoint(None)
     kept = checkpoint.load("relaxed")
     if kept:
         facts = json.loads(str(kept["facts"]))
