@@ -108,7 +108,7 @@ def differenced_responses(
     first: Int[Array, " row"],
     second: Int[Array, " row"],
     directions: Float[Array, "row 2 3"],
-    step: float,
+    step: float | Float[Array, ""],
     forces_alone: bool = False,
     batch: int = 1,
 ) -> tuple[Float[Array, "row atom 3"], Bool[Array, ""]]:
@@ -163,7 +163,7 @@ def _product(potential, crystal, x, graph, atom, direction):
     return jax.jvp(gradient, (x,), (_displacement(crystal, atom, direction),))[1]
 
 
-@partial(jax.jit, static_argnames=("capacity", "batch", "step", "forces_alone"))
+@partial(jax.jit, static_argnames=("capacity", "batch", "forces_alone"))
 def _responses(potential, crystal, shift, rows, capacity, batch, step, forces_alone):
     moved = replace(crystal, positions=crystal.positions + shift)
     first, second, directions = rows

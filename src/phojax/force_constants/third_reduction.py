@@ -118,10 +118,10 @@ def independent_pairs(
     distances = pair_distances(supercell)
     orbit = np.full(distances.shape, -1)
     rows: list[tuple[int, int, list[np.ndarray]]] = []
-    for a, b in np.argwhere(distances <= (np.inf if cutoff is None else cutoff)):
+    for a, b in np.argwhere(distances <= (np.inf if cutoff is None else cutoff)).tolist():
         if orbit[a, b] < 0:
             orbit[relations.targets(a, b)] = len(rows)
-            rows.append((int(a), int(b), _directions(relations, int(a), int(b))))
+            rows.append((a, b, _directions(relations, a, b)))
     needed = _needed(orbit, rows, distances, supercell, cutoff)
     chosen = [(a, b, d) for (a, b, found), use in zip(rows, needed, strict=True) if use
               for d in found]  # fmt: skip
