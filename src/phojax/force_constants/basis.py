@@ -30,7 +30,7 @@ from phojax.symmetry import SpaceGroup
 
 _SAME_SHELL = 1e-2  # Å; distances closer together than this are one shell of neighbours
 _AT_CUTOFF = 1e-3  # Å; a pair that much beyond the cutoff is inside: lengths are given rounded
-_KEPT = 1e-8  # relative singular value below which a rotation condition is a combination of others
+_KEPT = 1e-9  # singular value, in units of the largest length, below which a condition is fulfilled
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ def symmetry_adapted_basis(
         raise fail(f"orders {orders} of force constants", "(2,), (3,) or (2, 3)")
     if rotational and 2 not in orders:
         raise fail("rotational conditions without order 2", "order 2 among the orders")
-    given = {2: None, 3: None} if cutoffs is None else dict(cutoffs)
-    if 3 in orders and (cutoffs is None or 3 not in cutoffs):
+    given: dict[int, float | None] = dict(cutoffs or {})
+    if 3 in orders and 3 not in given:
         given[3] = shell_distance(supercell, 3)
     group = preserving(group, supercell)
     parts = [_first_order(supercell, group)] if residual_forces else []
@@ -217,7 +217,9 @@ def _of_order(order: int, supercell: Supercell, operations: dict, cutoff: float 
 
     big = supercell.structure
     atoms = SymfcAtoms(
-        numbers=np.asarray(big.numbers), scaled_positions=_fractional(supercell), cell=big.cell
+        numbers=np.asarray(big.numbers),
+        scaled_positions=_fractional(supercell),
+        cell=np.asarray(big.cell),
     )
     kind: Any = {2: FCBasisSetO2, 3: FCBasisSetO3}[order]
     if cutoff is not None:
@@ -277,11 +279,11 @@ def _first_order(supercell: Supercell, group: SpaceGroup) -> OrderBasis:
 
 def _turned(part: OrderBasis, supercell: Supercell) -> OrderBasis:
     """Return the basis of order 2 with the conditions on rotations built in."""
-    conditions = rotation_conditions(supercell) @ part.symmetric
-    matrix = np.asarray(conditions @ part.combinations)
-    gram = matrix.T @ matrix
-    values, vectors = np.linalg.eigh(gram)
-    kept = vectors[:, values < (_KEPT * max(np.abs(rotation_conditions(supercell)).max(), 1)) ** 2]
+    conditions = rotation_conditions(supercell)
+    matrix = np.asarray((conditions @ part.symmetric) @ part.combinations)
+    _, values, vectors = np.linalg.svd(matrix, full_matrices=True)
+    # Measured by lengths of the crystal: where symmetry alone fulfils them, all values are noise.
+    kept = vectors[np.count_nonzero(values > _KEPT * np.abs(conditions.data).max()) :].T
     if not kept.shape[1]:
         raise fail(
             "no force constants within the cutoff are left by the conditions on rotations",

@@ -127,7 +127,7 @@ class _Columns:
 
     @property
     def width(self) -> int:
-        return len(self.factors) + self.matrix.shape[1]
+        return len(self.factors) + 3 * len(self.combinations)
 
     def of(self, v: Float[np.ndarray, "row xyz"]) -> Float[np.ndarray, "equation unknown"]:
         products = np.ones((len(self.factors), len(v)))
@@ -139,10 +139,10 @@ class _Columns:
 
 def _columns(part: OrderBasis, i: int, n: int, atoms: int) -> _Columns:
     """Return the columns of one order for atom i, products that occur twice added up."""
-    size = part.symmetric.shape[0] // n
+    rows, c = np.shape(part.symmetric)
+    size = rows // n
     mine = part.symmetric[i * size : (i + 1) * size].tocoo()
     row, column = mine.coords
-    c = part.symmetric.shape[1]
     if part.order == 1:
         a, key, factor = row, np.zeros_like(row), 1.0
     elif part.order == 2:

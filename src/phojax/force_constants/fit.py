@@ -30,6 +30,7 @@ from phojax.force_constants.third_container import ThirdOrder
 METHODS = ("least squares", "ridge", "l1")
 _MOST_UNKNOWNS = 12000  # a Gram matrix of 1.1 GiB
 _RATIO = 10 ** (1 / 5)  # between two penalties of a grid
+_ON_THE_WAY = 1e-4  # tolerance where penalties are compared; the one chosen is solved to the end
 _FLOOR = 1e-10  # the smallest penalty in units of the largest
 
 
@@ -326,8 +327,8 @@ def _sparse(data, normal: _Scaled, mu, rule: str, tolerance: float, notes: list[
         )
     found, squares, worst = [], [], []
     y = None
-    for penalty in grid:
-        solved = problems.solutions(float(penalty), y, tolerance)
+    for penalty in np.asarray(grid):
+        solved = problems.solutions(float(penalty), y, max(tolerance, _ON_THE_WAY))
         y = solved.values
         found.append(y[-1])
         worst.append(solved.violation)
@@ -345,13 +346,15 @@ def _sparse(data, normal: _Scaled, mu, rule: str, tolerance: float, notes: list[
             at = _chosen(held.mean, held.error, rule)
             held = _held_out(data, squares, penalties, at)
             _note_edge(held, notes)
-    largest = float(np.array(worst).max())
-    if largest > tolerance:
+    whole = SparseProblems(normal.gram[-1:], normal.right[-1:])
+    last = whole.solutions(float(grid[at]), found[at][None], tolerance)
+    violation, largest = float(last.violation[0]), float(np.array(worst).max())
+    if violation > tolerance or largest > max(tolerance, _ON_THE_WAY):
         notes.append(
-            f"Not converged everywhere: the optimality conditions are missed by {largest:.1e} of "
-            f"the penalty ({worst[at][-1]:.1e} at the one chosen); expected {tolerance:.0e}"
+            f"Not converged: the optimality conditions are missed by {violation:.1e} of the "
+            f"penalty, and by up to {largest:.1e} in the cross-validation; expected {tolerance:.0e}"
         )
-    return float(penalties[at]), found[at], held, float(worst[at][-1])
+    return float(penalties[at]), last.values[0], held, violation
 
 
 def _past_minimum(squares: list[np.ndarray]) -> bool:
@@ -378,7 +381,10 @@ def _refitted(normal: _Scaled, y, notes: list[str]) -> Float[np.ndarray, " unkno
 
 
 def _note_edge(held: HeldOut, notes: list[str]) -> None:
-    if len(held.penalties) > 1 and held.chosen in (0, len(held.penalties) - 1):
+    last = len(held.penalties) - 1
+    # A flat end says that no penalty is needed: nothing to warn of.
+    flat = held.mean[max(last - 3, 0)] < 1.01 * held.mean[last]
+    if last > 0 and (held.chosen == 0 or (held.chosen == last and not flat)):
         notes.append(
             "The smallest held-out error is at the end of the grid of penalties "
             f"({held.penalties[held.chosen]:.3g})"

@@ -141,26 +141,28 @@ def _proximal(
     """Return y, its violation and the steps taken, at most `most`, for each set."""
 
     def one(G, b, lipschitz, start):
-        def going(state):
-            return (state[3] > tolerance) & (state[4] < most)
-
-        def step(state):
-            y, ahead, t, _, count = state
+        def step(_, state):
+            y, ahead, t = state
             moved = ahead + (b - G @ ahead) / lipschitz
             new = jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - penalty / lipschitz, 0.0)
             uphill = jnp.dot(ahead - new, new - y) > 0
             t = jnp.where(uphill, 1.0, t)
             t_new = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
             ahead = new + jnp.where(uphill, 0.0, (t - 1) / t_new) * (new - y)
-            # Looked at every ten steps only: it costs as much as a step.
-            off = jax.lax.cond(
-                count % 10 == 9, lambda: _violation(jnp, G, b, new, penalty), lambda: jnp.inf
-            )
-            return new, ahead, t_new, off, count + 1
+            return new, ahead, t_new
 
-        begin = _violation(jnp, G, b, start, penalty)
-        y, _, _, _, count = jax.lax.while_loop(going, step, (start, start, 1.0, begin, 0))
-        return y, _violation(jnp, G, b, y, penalty), count
+        def going(state):
+            return (state[1] > tolerance) & (state[2] < most)
+
+        def several(state):
+            # The conditions cost as much as a step: looked at after every ten.
+            moved = jax.lax.fori_loop(0, 10, step, state[0])
+            return moved, _violation(jnp, G, b, moved[0], penalty), state[2] + 10
+
+        momentum = (start, start, jnp.ones((), start.dtype))
+        begin = momentum, _violation(jnp, G, b, start, penalty), jnp.zeros((), int)
+        moved, off, count = jax.lax.while_loop(going, several, begin)
+        return moved[0], off, count
 
     return jax.vmap(one)(G, b, lipschitz, start)
 
