@@ -139,7 +139,7 @@ class _Columns:
 
 def _columns(part: OrderBasis, i: int, n: int, atoms: int) -> _Columns:
     """Return the columns of one order for atom i, products that occur twice added up."""
-    rows, c = np.shape(part.symmetric)
+    rows, c = part.symmetric.shape  # pyright: ignore[reportGeneralTypeIssues]
     size = rows // n
     mine = part.symmetric[i * size : (i + 1) * size].tocoo()
     row, column = mine.coords
