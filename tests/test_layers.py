@@ -11,7 +11,7 @@ ORDER = [
     "pytree", "units", "checks", "compiled", "spectral", "structure", "convert", "symmetry",
     "brillouin", "neighbors", "potentials", "forces", "relax", "force_constants", "examination",
     "nac", "dynmat", "modes", "stars", "velocities", "gruneisen", "branches", "descriptors",
-    "elastic", "md", "screening", "learn", "design", "io", "plots", "cli",
+    "elastic", "md", "screening", "evaluation", "learn", "design", "io", "plots", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "chgnet", "fairchem", "nequix", "parsl"}
 FILES = sorted(SOURCE.rglob("*.py"))
