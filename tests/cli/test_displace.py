@@ -1,5 +1,7 @@
 """`phojax displace` and `phojax fit` as a user of DFT runs them, with phonopy as the witness."""
 
+import json
+
 import numpy as np
 import phonopy
 import pytest
@@ -58,3 +60,82 @@ def test_bad_structures_do_not_stop_the_others(rock_salt, tmp_path, capsys):
     assert "bad.cif" in capsys.readouterr().err
     assert (out / "NaCl" / "POSCAR").exists()
     assert main(["displace", rock_salt, "--distance", "-1", "--out", str(out)]) == 1
+
+
+@pytest.fixture(scope="module")
+def displaced(tmp_path_factory):
+    """A set on 64 atoms with forces that only extxyz holds."""
+    folder = tmp_path_factory.mktemp("set")
+    write(folder / "NaCl.cif", bulk("NaCl", "rocksalt", a=5.64, cubic=True))
+    command = ["displace", str(folder / "NaCl.cif"), *SMALL, "--random", "3", "--distance", "0.02",
+               "--potential", "ions:NaCl", "--out", str(folder)]  # fmt: skip
+    assert main(command) == 0
+    frames = folder / "NaCl" / "displaced.extxyz"
+    yaml = folder / "NaCl" / "phonopy_disp.yaml"
+    phonon = phonopy.load(yaml, produce_fc=False)
+    return (
+        yaml,
+        frames,
+        np.array(phonon.dataset["displacements"]),
+        np.array(phonon.dataset["forces"]),
+    )
+
+
+def test_fit_is_symfcs_and_goes_on_to_phonons(displaced, tmp_path, capsys):
+    yaml, frames, u, F = displaced
+    out = tmp_path / "out"
+    assert main(["fit", str(yaml), "--forces", str(frames), "--out", str(out)]) == 0
+    assert "least squares" in capsys.readouterr().out
+    theirs = phonopy.load(yaml, fc_calculator="symfc", is_compact_fc=False)
+    folder = out / "phonopy_disp"
+    ours = phonopy.load(
+        folder / "phonopy.yaml", force_constants_filename=folder / "force_constants.hdf5"
+    )
+    q = [[0.1, 0.2, 0.3], [0.5, 0, 0.5]]
+    for a in q:
+        # Written forces have as many digits as phonopy gives them.
+        D = [p.get_dynamical_matrix_at_q(a) for p in (ours, theirs)]
+        assert np.abs(D[0] - D[1]).max() < 1e-6 * np.abs(D[1]).max()
+    record = json.loads((folder / "record.json").read_text())
+    assert record["unknowns"] == record["rank"]
+    assert record["held_out_rmse_eV_A"] >= record["rmse_eV_A"]
+    before = (folder / "record.json").stat().st_mtime_ns
+    assert main(["fit", str(yaml), "--forces", str(frames), "--out", str(out)]) == 0
+    assert (folder / "record.json").stat().st_mtime_ns == before
+    assert main(["phonons", str(folder / "phonopy.yaml"), "--mesh", "3", "3", "3", "--no-figures",
+                 "--out", str(tmp_path / "phonons")]) == 0  # fmt: skip
+
+
+@pytest.mark.slow
+def test_third_order_explains_what_second_leaves(displaced, tmp_path):
+    yaml, _, _, F = displaced
+    both, alone = tmp_path / "both", tmp_path / "alone"
+    assert main(["fit", str(yaml), "--third", "--cutoff3", "3", "--out", str(both)]) == 0
+    assert main(["fit", str(yaml), "--out", str(alone)]) == 0
+    names = {p.name for p in (both / "phonopy_disp").iterdir()}
+    assert {"fc3.hdf5", "FORCE_CONSTANTS_3RD", "phonopy.yaml"} < names
+    rmse = [json.loads((d / "phonopy_disp" / "record.json").read_text())["rmse_eV_A"]
+            for d in (both, alone)]  # fmt: skip
+    assert rmse[0] < 0.3 * rmse[1]
+
+
+def test_fit_of_bad_input(displaced, rock_salt, tmp_path, capsys):
+    yaml, frames, _, _ = displaced
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["fit", rock_salt, *out]) == 2
+    assert "phojax displace" in capsys.readouterr().err
+    assert main(["fit", str(yaml), "--penalty", "1", *out]) == 2
+    assert main(["fit", str(yaml), "--cutoff3", "4", *out]) == 2
+    # The other crystal's forces do not fit: the file is named.
+    other = read(frames, index=":")
+    for atoms in other:
+        atoms.set_cell(atoms.cell * 1.8897, scale_atoms=True)
+    write(tmp_path / "bohr.extxyz", other)
+    assert main(["fit", str(yaml), "--forces", str(tmp_path / "bohr.extxyz"), *out]) == 1
+    assert "matter of units" in capsys.readouterr().out
+    shifted = read(frames, index=":")
+    for atoms in shifted:
+        atoms.positions += [0.1, 0.0, 0.05]
+    write(tmp_path / "shifted.extxyz", shifted)
+    assert main(["fit", str(yaml), "--forces", str(tmp_path / "shifted.extxyz"), *out]) == 1
+    assert "origin shifted" in capsys.readouterr().out

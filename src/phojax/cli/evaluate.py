@@ -10,11 +10,12 @@ import numpy as np
 from ase.formula import Formula
 
 from phojax.checks import InputError, fail
-from phojax.cli.evaluation_report import compared, csv_rows, slug, write_figures, write_rows
+from phojax.cli.evaluation_report import compared, csv_rows, slug, write_figures
 from phojax.cli.jobs import Job, named_jobs, structure_input
 from phojax.cli.options import add_common, settings_of
 from phojax.cli.progress import Progress
 from phojax.cli.recorded import check_out, identity, recorded
+from phojax.cli.table import write_csv
 from phojax.compiled import let_go_of_compiled
 from phojax.evaluation import (
     Lattice,
@@ -124,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
         record = _done_or_computed(job, models, reference, settings, options, progress)
         records.append(record)
         let_go_of_compiled()
-        write_rows(table, csv_rows(records))
+        write_csv(table, csv_rows(records))
     print(compared(records, list(models), settings))
     for record in records:
         for note in record["notes"]:

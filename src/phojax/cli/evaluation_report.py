@@ -1,15 +1,13 @@
 """What `phojax evaluate` shows: tables and figures from its records."""
 
-import io
 import pathlib
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from ase.data import chemical_symbols
 
+from phojax.cli.table import text_of
 from phojax.evaluation import pooled
-from phojax.io.atomic import replacing
 from phojax.plots.evaluation import overlaid_bands, parity_figure
 from phojax.plots.figures import save_figure
 from phojax.screening.settings import PhononSettings
@@ -25,12 +23,6 @@ def csv_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for name, entry in record.get("potentials", {None: {}}).items():
             rows.append({"potential": name, **shared, **entry})
     return rows
-
-
-def write_rows(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV, nested keys joined by dots."""
-    with replacing(path) as temporary:
-        pd.json_normalize(rows, sep=".").to_csv(temporary, index=False)
 
 
 def compared(records: list[dict[str, Any]], names: list[str], settings: PhononSettings) -> str:
@@ -60,7 +52,7 @@ def compared(records: list[dict[str, Any]], names: list[str], settings: PhononSe
         f"{settings.mobile} (of all elements, where there is none) at {T} K. Stable: reference / "
         "potential."
     )
-    return "\n\n".join([_text(rows), "all structures together", _text(totals), note])
+    return "\n\n".join([text_of(rows), "all structures together", text_of(totals), note])
 
 
 def _cells(entry: dict[str, Any], T: str, settings: PhononSettings) -> dict[str, str]:
@@ -165,12 +157,6 @@ def write_figures(
             record["formula"],
         )
         save_figure(figure, folder / "bands")
-
-
-def _text(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    pd.DataFrame(rows).fillna("").to_string(text, index=False)
-    return text.getvalue()
 
 
 def _percent(value: float | None) -> str:

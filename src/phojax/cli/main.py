@@ -9,7 +9,7 @@ import jax
 from threadpoolctl import threadpool_limits
 
 from phojax.checks import InputError
-from phojax.cli import displace, evaluate, phonons, potentials
+from phojax.cli import displace, evaluate, fit, phonons, potentials
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     phonons.add_parser(commands)
     displace.add_parser(commands)
+    fit.add_parser(commands)
     evaluate.add_parser(commands)
     potentials.add_parser(commands)
     options = parser.parse_args(arguments)

@@ -52,9 +52,13 @@ def printed_table(records: list[dict[str, Any]], settings: PhononSettings) -> st
             row[name] = "" if value is None else f"{value:.5g}"
         row["flags"] = " ".join(record["flags"])
         rows.append(row)
-    table = pd.DataFrame(rows).fillna("")
+    return text_of(rows)
+
+
+def text_of(rows: list[dict[str, Any]]) -> str:
+    """Return rows as a table of text; what a row lacks is left blank."""
     text = io.StringIO()
-    table.to_string(text, index=False)
+    pd.DataFrame(rows).fillna("").to_string(text, index=False)
     return text.getvalue()
 
 

@@ -232,7 +232,9 @@ def _formula(crystal: Structure) -> str:
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     found = {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
-    for package in ("phojax", "jax", "jaxlib", "numpy", "phonopy", "spglib", "seekpath", "chgnet"):
+    for package in ("phojax", "jax", "jaxlib", "numpy", "phonopy", "symfc", "spglib",
+        "seekpath", "chgnet",
+    ):  # fmt: skip
         try:
             found[package] = version(package)
         except PackageNotFoundError:
