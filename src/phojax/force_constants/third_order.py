@@ -15,7 +15,9 @@ change is reported.
 (2) is the third derivative of the potential smoothed with the width σ (Å), over pairs ±ξ as in
 `hessian`; it also equals the effective third-order force constants of that Gaussian ensemble.
 Third derivatives of a network amplify its short waves by one more power of a wave number than
-second ones: look at (2) at several widths before believing (1).
+second ones, and CHGNet's angles bend within milliångströms of a straight line: in rock salt its
+largest component is 50 eV/Å³ at the point and 4 over differences of 0.01 Å. Look at (1') at several
+steps and at (2) at several widths before believing (1).
 """
 
 import os
