@@ -318,16 +318,15 @@ def _sparse(data, normal: _Scaled, mu, rule: str, tolerance: float, notes: list[
         raise fail("forces that no unknown has a part in", "forces of these displacements")
     if mu is None and len(normal.gram) == 1:
         raise _one_supercell("mu")
-    last = _FLOOR * strongest if mu is None else 1 / (mu * root)
-    if last >= strongest:
-        grid = [last]
-    else:
-        grid = np.geomspace(
-            strongest / _RATIO, last, max(2, round(np.log(strongest / last) / np.log(_RATIO)))
-        )
+    # A given μ is approached in long steps: nothing is compared on the way.
+    last, ratio = (_FLOOR * strongest, _RATIO) if mu is None else (1 / (mu * root), _RATIO**3)
+    grid = np.array([last])
+    if last < strongest:
+        count = int(np.ceil(np.log(strongest / last) / np.log(ratio)))
+        grid = np.geomspace(strongest, last, count + 1)[1:]
     found, squares, worst = [], [], []
     y = None
-    for penalty in np.asarray(grid):
+    for penalty in grid:
         solved = problems.solutions(float(penalty), y, max(tolerance, _ON_THE_WAY))
         y = solved.values
         found.append(y[-1])
@@ -336,16 +335,15 @@ def _sparse(data, normal: _Scaled, mu, rule: str, tolerance: float, notes: list[
             squares.append(_squares(data, y[:-1] / normal.scale))
             if mu is None and _past_minimum(squares):
                 break
-        elif mu is not None:
-            continue
-    penalties = 1 / (np.asarray(grid[: len(found)]) * root)
+    penalties = 1 / (grid[: len(found)] * root)
     held, at = None, len(found) - 1
-    if squares:
+    if squares and mu is not None:
+        held = _held_out(data, squares[-1:], penalties[-1:], 0)
+    elif squares:
         held = _held_out(data, squares, penalties, at)
-        if mu is None:
-            at = _chosen(held.mean, held.error, rule)
-            held = _held_out(data, squares, penalties, at)
-            _note_edge(held, notes)
+        at = _chosen(held.mean, held.error, rule)
+        held = _held_out(data, squares, penalties, at)
+        _note_edge(held, notes)
     whole = SparseProblems(normal.gram[-1:], normal.right[-1:])
     last = whole.solutions(float(grid[at]), found[at][None], tolerance)
     violation, largest = float(last.violation[0]), float(np.array(worst).max())
@@ -433,7 +431,7 @@ def _undetermined(given: DisplacementSet, basis: SymmetryAdaptedBasis, rank: int
     need = max(have + 1, -(-len(basis) * have // max(rank, 1)))
     return fail(
         f"{have} displaced supercells that determine {rank} of {len(basis)} unknowns",
-        f"as many independent equations as unknowns: about {need} supercells like these",
+        f"as many independent equations as unknowns: at least {need} supercells like these",
         'Add supercells with random displacements, use shorter cutoffs, or method "l1" or "ridge"',
     )
 

@@ -123,9 +123,10 @@ def _net_force(F) -> str:
 
 
 def _shifted(u) -> str:
-    mean = np.linalg.norm(u.mean(axis=1), axis=1)
-    # Independent displacements leave a mean of about u/√N.
-    usual = np.sqrt((u**2).sum(-1).mean(axis=1) / u.shape[1])
+    center = u.mean(axis=1, keepdims=True)
+    mean = np.linalg.norm(center[:, 0], axis=1)
+    # Independent displacements leave a mean of about u/√N; one moved atom leaves u/N.
+    usual = np.sqrt(((u - center) ** 2).sum(-1).mean(axis=1) / u.shape[1])
     far = mean > 5 * usual
     if not far.any():
         return ""
@@ -136,6 +137,7 @@ def _shifted(u) -> str:
 
 
 def _at_rest(left, F, basis: SymmetryAdaptedBasis) -> str:
+    """Name what is left on average; a third order that is fitted as well hides much of it."""
     if 1 in basis.orders:
         return ""
     n = len(basis.supercell.primitive)

@@ -28,6 +28,7 @@ from phojax.checks import check_float64
 
 _STEPS = 300  # proximal steps between two looks at the support
 _ROUNDS = 40
+_STILL = 1e-14
 _CORRECTIONS = 60  # of the support in a round
 
 
@@ -86,6 +87,7 @@ class SparseProblems:
         steps = 0
         worst = np.full(len(y), np.inf)
         for _ in range(_ROUNDS):
+            before = y
             found = _proximal(
                 self._G, self._b, self._lipschitz, jnp.asarray(y), penalty, tolerance, _STEPS
             )
@@ -96,6 +98,8 @@ class SparseProblems:
                 worst[k] = violation(self.gram[k], self.right[k], y[k], penalty)
             if np.all(worst <= tolerance):
                 break
+            if np.abs(y - before).max() <= _STILL * np.abs(y).max():
+                break  # as far as rounding goes
         return SparseSolutions(y, worst, steps)
 
 
