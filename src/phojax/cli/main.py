@@ -1,4 +1,4 @@
-"""Entry point: `phojax phonons …`, `phojax potentials …`."""
+"""Entry point: `phojax phonons …` and the other commands."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ import jax
 from threadpoolctl import threadpool_limits
 
 from phojax.checks import InputError
-from phojax.cli import displace, evaluate, fit, phonons, potentials
+from phojax.cli import displace, elastic, evaluate, fit, phonons, potentials
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     phonons.add_parser(commands)
     displace.add_parser(commands)
     fit.add_parser(commands)
+    elastic.add_parser(commands)
     evaluate.add_parser(commands)
     potentials.add_parser(commands)
     options = parser.parse_args(arguments)

@@ -1,0 +1,233 @@
+"""`phojax elastic`: structures to elastic tensors, moduli, and sound velocities."""
+
+import argparse
+import pathlib
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase.formula import Formula
+
+from phojax.checks import fail
+from phojax.cli.jobs import Job, named_jobs, structure_input
+from phojax.cli.options import add_common, settings_of
+from phojax.cli.progress import Progress
+from phojax.cli.recorded import check_out, identity, recorded
+from phojax.cli.table import text_of, write_csv
+from phojax.compiled import let_go_of_compiled
+from phojax.elastic import (
+    ElasticResult,
+    density,
+    elastic_debye_temperature,
+    elastic_tensor,
+    elastic_tensor_from_strain,
+    mean_velocity,
+)
+from phojax.io.structures import check_readable, write_structure
+from phojax.potentials.catalogue import potential
+from phojax.potentials.contract import Potential
+from phojax.screening.prepare import planned, relaxed
+from phojax.screening.row import versions
+from phojax.screening.settings import PhononSettings
+from phojax.screening.store import Checkpoint, key_of
+from phojax.screening.trust import relaxation_flags, relaxation_record
+
+STRAIN = 0.01
+"""Finite strain for potentials that are rough, or have no second derivatives."""
+
+# Moduli ask for a crystal at rest more than phonons do.
+_FORCE, _STRESS = 1e-4, 2e-5
+_MODULI = (
+    "bulk", "bulk_voigt", "bulk_reuss", "shear", "shear_voigt", "shear_reuss", "young", "hardness",
+)  # fmt: skip
+
+
+def add_parser(commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "elastic",
+        help="elastic tensors with relaxed ions, moduli, hardness, sound velocities",
+        description="Structure files to elastic tensors with relaxed ions (GPa, Voigt's order "
+        "xx yy zz yz xz xy): by automatic differentiation, or by finite strains for potentials "
+        "that are rough or have no second derivatives.",
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", type=pathlib.Path, help="structure files")
+    add(
+        "--potential",
+        default="chgnet",
+        metavar="NAME",
+        help="as `phojax potentials` lists them (default: chgnet)",
+    )
+    add(
+        "--strain",
+        type=float,
+        metavar="H",
+        help=f"finite strains of ±H (default: {STRAIN} where derivatives do not serve, else none)",
+    )
+    add(
+        "--width",
+        type=float,
+        metavar="Å",
+        help="Gaussian width over which derivatives are averaged (default: 0)",
+    )
+    add_common(
+        parser,
+        ("--out", "--supercell-atoms", "--no-relax", "--fixed-cell", "--seed"),
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; return the exit status."""
+    if options.strain is not None and not 0 < options.strain <= 0.1:
+        raise fail(f"--strain {options.strain}", "a number above 0 and up to 0.1")
+    # The mobile element plays no part here.
+    settings = replace(
+        settings_of(options), force_tolerance=_FORCE, stress_tolerance=_STRESS, width=None
+    )
+    jobs = named_jobs(options.inputs, options.out)
+    model = potential(options.potential)
+    strain, width = _route(model, options)
+    table = options.out / "elastic.csv"
+    check_out(options.out, table)
+    records = []
+    for number, job in enumerate(jobs):
+        progress = Progress(f"[{number + 1}/{len(jobs)}] {job.name}")
+        records.append(_done_or_computed(job, model, settings, strain, width, progress))
+        let_go_of_compiled()
+        write_csv(table, records)
+    print(text_of([_row(record) for record in records]))
+    for record in records:
+        for note in record["notes"]:
+            print(f"  {record['name']}: {note}")
+        if "error" in record:
+            print(f"  {record['name']}: FAILED: {record['error']}")
+    print(f"results in {options.out}/, table in {table}")
+    return 1 if any("error" in record for record in records) else 0
+
+
+def _route(model: Potential, options) -> tuple[float | None, float]:
+    """Return the finite strain, or None for derivatives, and the width of the average."""
+    width = options.width or 0.0
+    if options.strain is not None:
+        return options.strain, width
+    rough = model.smoothing_width > 0 and not width
+    return (STRAIN if rough or model.derivatives == 1 else None), width
+
+
+def _done_or_computed(
+    job: Job, model: Potential, settings: PhononSettings, strain, width: float, progress: Progress
+) -> dict[str, Any]:
+    def key() -> str:
+        check_readable(job.path)
+        found = versions()
+        return key_of(
+            input=job.path.read_bytes(),
+            settings=settings.as_dict(),
+            strain=strain,
+            width=width,
+            versions={k: found[k] for k in ("phojax", "jax")},
+            **identity(model),
+        )
+
+    def computed(checkpoint: Checkpoint) -> dict[str, Any]:
+        progress("reading", 0, 0)
+        crystal, notes = structure_input(job)
+        # Whatever the crystal holds is mobile enough for a plan.
+        free = replace(settings, mobile=crystal.symbols[0])
+        plan = planned(crystal, model, free)
+        primitive, relaxation = plan.primitive, None
+        if settings.relax:
+            relaxation = relaxed(plan, model, free, progress, checkpoint)
+            primitive = relaxation.structure
+        flags, more = relaxation_flags(relaxation, settings)
+        notes += more
+
+        def on_part(done: int, of: int) -> None:
+            progress("elastic tensor", done, of)
+
+        cells = replace(plan.cell, primitive=primitive)
+        shared: dict[str, Any] = {
+            "width": width, "cells": cells, "key": jax.random.key(settings.seed),
+            "on_part": on_part,
+        }  # fmt: skip
+        found = (
+            elastic_tensor(model, primitive, plan.group, **shared)
+            if strain is None
+            else elastic_tensor_from_strain(model, primitive, plan.group, step=strain, **shared)
+        )
+        write_structure(job.folder / "structure.extxyz", primitive)
+        return {
+            "name": job.name,
+            "formula": Formula("".join(primitive.symbols)).reduce()[0].format("metal"),
+            "space_group": plan.group.symbol,
+            "atoms": len(primitive),
+            "potential": model.name,
+            "relaxation": relaxation_record(relaxation),
+            **elastic_record(found, flags, notes),
+            "versions": versions(),
+            "flags": flags,
+            "notes": notes,
+        }
+
+    return recorded(job, key, computed, progress, files=("structure.extxyz",))
+
+
+def elastic_record(found: ElasticResult, flags: list[str], notes: list[str]) -> dict[str, Any]:
+    """Return tensor, moduli, stability and sound velocities, units in the keys."""
+    notes += found.remarks
+    if not found.at_rest:
+        flags.append("not_at_rest")
+    if not found.stable:
+        flags.append("elastically_unstable")
+    of = found.moduli
+    C = jnp.asarray(found.stress_strain_GPa)
+    rho = density(found.structure)
+    sound = mean_velocity(C, rho)
+    error = found.standard_error_GPa
+    return {
+        "tensor_GPa": found.tensor_GPa.tolist(),
+        "tensor_clamped_ions_GPa": found.clamped_GPa.tolist(),
+        "tensor_standard_error_GPa": None if error is None else error.tolist(),
+        **{f"{name}_GPa": float(getattr(of, name)) for name in _MODULI},
+        "poisson": float(of.poisson),
+        "pugh_ratio": float(of.pugh),
+        "anisotropy_universal": float(of.anisotropy),
+        "lowest_eigenvalue_GPa": float(of.eigenvalues[0]),
+        "lowest_optic_stiffness_eV_A2": found.lowest_optic_eV_A2,
+        "stable": found.stable,
+        "density_g_cm3": float(rho) * 1.66053906892,
+        "sound_velocity_mean_km_s": float(sound) / 10,
+        "debye_temperature_K": float(elastic_debye_temperature(sound, found.structure)),
+        "method": "autodiff" if found.step is None else "finite strain",
+        "strain": found.step,
+        "width_A": found.width,
+        "stress_GPa": np.asarray(found.stress_GPa).tolist(),
+        "force_max_eV_A": found.force_max_eV_A,
+        "asymmetry_GPa": found.asymmetry_GPa,
+        "symmetry_residual_GPa": found.symmetry_residual_GPa,
+    }
+
+
+def _row(record: dict[str, Any]) -> dict[str, str]:
+    if "error" in record:
+        return {"name": record["name"], "flags": "failed"}
+    row = {
+        "name": record["name"],
+        "formula": record["formula"],
+        "group": record["space_group"],
+        "stable": "yes" if record["stable"] else "NO",
+    }
+    for label, key, digits in (
+        ("K/GPa", "bulk_GPa", 2), ("G/GPa", "shear_GPa", 2), ("E/GPa", "young_GPa", 2),
+        ("ν", "poisson", 3), ("H/GPa", "hardness_GPa", 2), ("K/G", "pugh_ratio", 2),
+        ("A", "anisotropy_universal", 2), ("v/(km/s)", "sound_velocity_mean_km_s", 2),
+        ("θD/K", "debye_temperature_K", 0),
+    ):  # fmt: skip
+        value = record[key]
+        text = "" if value is None or np.isnan(value) else f"{value:.{digits}f}"
+        row[label] = text if record["stable"] or not text else f"({text})"
+    return row | {"how": record["method"], "flags": " ".join(record["flags"])}
