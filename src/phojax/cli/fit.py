@@ -12,6 +12,7 @@ from phojax.cli.jobs import Job, named_jobs
 from phojax.cli.progress import Progress
 from phojax.cli.recorded import check_out, recorded
 from phojax.cli.table import text_of, write_csv
+from phojax.cli.third import THIRD_ORDER_FILES, write_third_order
 from phojax.force_constants.basis import (
     neighbour_shells,
     shell_distance,
@@ -21,12 +22,11 @@ from phojax.force_constants.displacements import DisplacementSet
 from phojax.force_constants.fit import METHODS, Fit, fitted
 from phojax.io.displacement_files import read_displacement_set
 from phojax.io.phonopy_files import write_phonopy
-from phojax.io.third_order_files import write_fc3_hdf5, write_shengbte_third
 from phojax.screening.row import versions
 from phojax.screening.store import Checkpoint, key_of
 from phojax.symmetry import space_group
 
-_FILES = ("phonopy.yaml", "force_constants.hdf5", "fc3.hdf5", "FORCE_CONSTANTS_3RD")
+_FILES = ("phonopy.yaml", "force_constants.hdf5", *THIRD_ORDER_FILES)
 _METHODS = {name.replace(" ", "-"): name for name in METHODS}
 
 
@@ -172,8 +172,7 @@ def _written(job: Job, given: DisplacementSet, found: Fit, notes: list[str]) -> 
     assert found.second is not None
     write_phonopy(job.folder, found.second)
     if found.third is not None:
-        write_fc3_hdf5(job.folder / "fc3.hdf5", found.third)
-        write_shengbte_third(job.folder / "FORCE_CONSTANTS_3RD", found.third)
+        write_third_order(job.folder, found.third)
     held = found.held_out
     rest = found.residual_forces
     cutoffs = {str(part.order): part.cutoff for part in found.basis.parts if part.order > 1}

@@ -97,6 +97,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="write for other programs as well: " + ", ".join(EXPORTS) + " (the last one in "
         "the folder phonopy-text)",
     )
+    add(
+        "--third-order",
+        action="store_true",
+        help="third-order force constants of the potential as well: fc3.hdf5 (phono3py), "
+        "FORCE_CONSTANTS_3RD (ShengBTE)",
+    )
+    add(
+        "--third-cutoff",
+        type=float,
+        metavar="Å",
+        help="of every pair of a triplet (default: the third shell of neighbours)",
+    )
     add("--dry-run", action="store_true", help="say what would be done and about how long it takes")
 
 

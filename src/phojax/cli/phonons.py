@@ -11,13 +11,14 @@ import jax
 import numpy as np
 
 from phojax.brillouin import gamma_mesh, mesh_divisions
-from phojax.checks import InputError
+from phojax.checks import InputError, fail
 from phojax.cli.exports import EXPORTS, write_exports
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, jobs_of, phonopy_input, structure_input
 from phojax.cli.options import add_options, settings_of
 from phojax.cli.progress import Progress, seconds
 from phojax.cli.recorded import check_out, identity, recorded
 from phojax.cli.table import printed_table, write_csv
+from phojax.cli.third import THIRD_ORDER_FILES, third_order_of, write_third_order
 from phojax.compiled import let_go_of_compiled
 from phojax.forces import evaluate
 from phojax.io.phonopy_files import write_phonopy
@@ -37,7 +38,10 @@ from phojax.screening.user import source_digest, user_function
 _COLUMNS_PER_FORCE_CALL = 4.0  # cost of a Hessian-vector product in force calls
 _COMPILATION = 40.0  # s per structure, on a laptop
 _ANALYSIS = 15.0  # s per set of force constants, likewise
-_OURS = ("phonons-*.p*", "structure.*", "modes.npz", "phonopy.yaml", "force_constants.hdf5")
+_OURS = (
+    "phonons-*.p*", "structure.*", "modes.npz", "phonopy.yaml", "force_constants.hdf5",
+    *THIRD_ORDER_FILES,
+)  # fmt: skip
 _FILES_BESIDE = ("force_constants.hdf5", "FORCE_CONSTANTS", "FORCE_SETS", "BORN")
 
 
@@ -60,6 +64,10 @@ def run(options: argparse.Namespace) -> int:
     for name in settings.descriptors:
         user_function(name)  # before anything is computed
     jobs = jobs_of(options)
+    if options.third_order and any(job.is_phonopy for job in jobs):
+        raise fail("--third-order with a phonopy file", "structure files and a potential")
+    if options.third_cutoff is not None and not options.third_order:
+        raise fail("--third-cutoff without --third-order", "both, or neither")
     model = None
     if not all(job.is_phonopy for job in jobs):
         model = potential(options.potential)
@@ -126,6 +134,11 @@ def _done_or_computed(job: Job, model, settings, options, progress: Progress) ->
 
     def computed(checkpoint: Checkpoint) -> dict[str, Any]:
         row, born = _computed(job, model, settings, options, progress, checkpoint)
+        if options.third_order:
+            assert model is not None
+            cutoff, workers = options.third_cutoff, options.workers
+            third = third_order_of(row, model, cutoff, progress, checkpoint, workers)
+            write_third_order(job.folder, third)
         progress("writing", 0, 0)
         _write(job, row, born, settings, options)
         return row.record
@@ -157,6 +170,8 @@ def _key(job: Job, model: Potential | None, settings: PhononSettings, options) -
     for name in settings.descriptors:
         parts[name] = source_digest(name)
     parts["export"] = sorted(options.export)
+    if options.third_order:
+        parts["third_order"] = [True, options.third_cutoff]
     found = versions()
     return key_of(**parts, versions={k: found[k] for k in ("phojax", "jax")})
 
