@@ -21,8 +21,9 @@ Mater. 33, 93 (2012) (7); Ranganathan and Ostoja-Starzewski, Phys. Rev. Lett. 10
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from phojax.elastic.notation import kelvin_from_voigt
+from phojax.elastic.notation import Tensor, kelvin_from_voigt
 from phojax.pytree import pytree
+from phojax.spectral import Scalar
 
 
 @pytree()
@@ -63,7 +64,7 @@ class Moduli:
         return jnp.all(self.eigenvalues > 0)
 
 
-def moduli(C: Float[Array, "6 6"]) -> Moduli:
+def moduli(C: Float[Tensor, "6 6"]) -> Moduli:
     """Return the moduli of a crystal's stiffnesses in GPa (Voigt's notation); differentiable.
 
     The eigenvalues alone have kinks where two of them meet.
@@ -87,18 +88,21 @@ def moduli(C: Float[Array, "6 6"]) -> Moduli:
     )  # fmt: skip
 
 
-def young_modulus(bulk: Float[Array, ""], shear: Float[Array, ""]) -> Float[Array, ""]:
+def young_modulus(bulk: Scalar, shear: Scalar) -> Float[Array, ""]:
     """Return E of eq. (6), in the unit of the moduli."""
+    bulk, shear = jnp.asarray(bulk, float), jnp.asarray(shear, float)
     return 9 * bulk * shear / (3 * bulk + shear)
 
 
-def poisson_ratio(bulk: Float[Array, ""], shear: Float[Array, ""]) -> Float[Array, ""]:
+def poisson_ratio(bulk: Scalar, shear: Scalar) -> Float[Array, ""]:
     """Return ν of eq. (6)."""
+    bulk, shear = jnp.asarray(bulk, float), jnp.asarray(shear, float)
     return (3 * bulk - 2 * shear) / (2 * (3 * bulk + shear))
 
 
-def hardness(bulk: Float[Array, ""], shear: Float[Array, ""]) -> Float[Array, ""]:
+def hardness(bulk: Scalar, shear: Scalar) -> Float[Array, ""]:
     """Return the estimated Vickers hardness in GPa of moduli in GPa, eq. (7)."""
+    bulk, shear = jnp.asarray(bulk, float), jnp.asarray(shear, float)
     sound = (bulk > 0) & (shear > 0)
     # Both branches of `where` are differentiated: keep negative numbers out of the powers.
     K, G = jnp.where(sound, bulk, 1.0), jnp.where(sound, shear, 1.0)

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+Tensor = Array | np.ndarray
+"""What is given as a tensor."""
+
 PAIRS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 """The Cartesian pairs of indices in Voigt's order."""
 
@@ -35,32 +38,32 @@ BASIS = _basis()
 """(6, 3, 3) the matrices B_k of eq. (2)."""
 
 
-def kelvin_vector(symmetric: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 6"]:
+def kelvin_vector(symmetric: Float[Tensor, "*batch 3 3"]) -> Float[Array, "*batch 6"]:
     """Return the Kelvin components of symmetric matrices (of any, of their symmetric part)."""
     return jnp.einsum("kab,...ab->...k", BASIS, symmetric)
 
 
-def kelvin_matrix(vector: Float[Array, "*batch 6"]) -> Float[Array, "*batch 3 3"]:
+def kelvin_matrix(vector: Float[Tensor, "*batch 6"]) -> Float[Array, "*batch 3 3"]:
     """Return the symmetric matrices of Kelvin components."""
     return jnp.einsum("kab,...k->...ab", BASIS, vector)
 
 
-def kelvin_from_voigt(C: Float[Array, "*batch 6 6"]) -> Float[Array, "*batch 6 6"]:
+def kelvin_from_voigt(C: Float[Tensor, "*batch 6 6"]) -> Float[Array, "*batch 6 6"]:
     """Return stiffnesses in Kelvin's notation (compliances go the other way)."""
-    return C * (ROOTS[:, None] * ROOTS)
+    return jnp.asarray(C) * (ROOTS[:, None] * ROOTS)
 
 
-def voigt_from_kelvin(C: Float[Array, "*batch 6 6"]) -> Float[Array, "*batch 6 6"]:
+def voigt_from_kelvin(C: Float[Tensor, "*batch 6 6"]) -> Float[Array, "*batch 6 6"]:
     """Return stiffnesses in Voigt's notation."""
-    return C / (ROOTS[:, None] * ROOTS)
+    return jnp.asarray(C) / (ROOTS[:, None] * ROOTS)
 
 
-def four_indices(C: Float[Array, "*batch 6 6"]) -> Float[Array, "*batch 3 3 3 3"]:
+def four_indices(C: Float[Tensor, "*batch 6 6"]) -> Float[Array, "*batch 3 3 3 3"]:
     """Return C_ijkl of stiffnesses in Voigt's notation."""
     return jnp.einsum("mab,...mn,ncd->...abcd", BASIS, kelvin_from_voigt(C), BASIS)
 
 
-def two_indices(C: Float[Array, "*batch 3 3 3 3"]) -> Float[Array, "*batch 6 6"]:
+def two_indices(C: Float[Tensor, "*batch 3 3 3 3"]) -> Float[Array, "*batch 6 6"]:
     """Return stiffnesses in Voigt's notation of C_ijkl, its symmetric part in ij and in kl."""
     return voigt_from_kelvin(jnp.einsum("mab,...abcd,ncd->...mn", BASIS, C, BASIS))
 
@@ -71,7 +74,7 @@ def kelvin_rotation(rotation: np.ndarray) -> np.ndarray:
 
 
 def stress_strain_coefficients(
-    C: Float[Array, "6 6"], stress: Float[Array, "3 3"]
+    C: Float[Tensor, "6 6"], stress: Float[Tensor, "3 3"]
 ) -> Float[Array, "6 6"]:
     """Return the slope of the true stress with symmetric strain in a crystal under stress.
 

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 
 from phojax.elastic.moduli import Moduli, moduli
 from phojax.elastic.notation import stress_strain_coefficients, voigt_from_kelvin
+from phojax.spectral import Scalar
 from phojax.structure import Structure
 from phojax.units import EV_PER_A3_IN_GPA
 
@@ -105,7 +106,7 @@ def relaxed_ions(
     clamped: Float[Array, "6 6"],
     internal_strain: Float[Array, "atom 3 6"],
     hessian: Float[Array, "mode mode"],
-    volume: Float[Array, ""],
+    volume: Scalar,
 ) -> tuple[Float[Array, "6 6"], Float[Array, "atom 3 6"]]:
     """Return C of eq. (4) and u of eq. (3); differentiable. NaN or huge where Φ is singular.
 

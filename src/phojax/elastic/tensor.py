@@ -42,7 +42,6 @@ from phojax.elastic.symmetric import (
     independent_strains,
     without_symmetry,
 )
-from phojax.force_constants.container import force_constants
 from phojax.force_constants.hessian import gaussian_displacements
 from phojax.force_constants.reduction import (
     Displacements,
@@ -50,14 +49,16 @@ from phojax.force_constants.reduction import (
     from_responses,
     independent_displacements,
 )
-from phojax.force_constants.sum_rules import enforced
+from phojax.force_constants.sum_rules import projected
 from phojax.forces import energy, energy_forces_stress
 from phojax.potentials.contract import Potential, check_elements, why
+from phojax.pytree import pytree
 from phojax.structure import Structure, Supercell, supercell
 from phojax.symmetry import SpaceGroup, near_cubic_matrix, space_group
 from phojax.units import EV_PER_A3_IN_GPA
 
-Columns = tuple[Float[Array, "row atom 3"], Float[Array, "row 6"]]
+First = tuple[Float[Array, "1 i 3"], Float[Array, "1 6"]]
+Second = tuple[Float[Array, "row i 3"], Float[Array, "row 6"]]
 
 
 def stretch(strain: Float[Array, "6"]) -> Float[Array, "3 3"]:
@@ -107,7 +108,7 @@ def second_derivatives(
     moves: Float[Array, "row i 3"],
     strains: Float[Array, "row 6"],
     batch: int = 1,
-) -> tuple[Columns, Columns]:
+) -> tuple[First, Second]:
     """Return the gradient of eq. (2), as one row, and its derivatives along the rows; traceable.
 
     Args:
@@ -240,47 +241,63 @@ def elastic_tensor(
             raise
     if on_part is not None:
         on_part(len(samples), len(samples))
-    stacked = [np.stack(part) for part in zip(*samples, strict=True)]
-    found = _assembled(potential, crystal, rows, strains, [part.mean(axis=0) for part in stacked])
+    by_u, by_eta, *slopes = (jnp.stack(part) for part in zip(*samples, strict=True))
+    assembled = jax.jit(partial(_assembled, crystal, rows, strains))
+    mean = assembled(tuple(part.mean(axis=0) for part in slopes))
+    found = _described(potential, crystal, (by_u.mean(axis=0), by_eta.mean(axis=0)), mean)
     error = None
     if width > 0 and pairs > 1:
         error = _jackknife(
-            [part.reshape(pairs, 2, *part.shape[1:]).mean(axis=1) for part in stacked],
-            lambda parts: _assembled(potential, crystal, rows, strains, parts).tensor_GPa,
+            [part.reshape(pairs, 2, *part.shape[1:]).mean(axis=1) for part in slopes],
+            lambda parts: in_GPa(assembled(tuple(parts)).relaxed),
         )
     columns = (len(rows) + len(strains)) * len(shifts)
     return replace(found, width=width, columns=columns, standard_error_GPa=error)
 
 
-def _assembled(
-    potential: Potential, crystal: Structure, rows: Displacements, strains: Strains, parts
-) -> ElasticResult:
-    """Return the result of mean gradients and second derivatives, rows before strains."""
-    by_u, by_eta, slope_u, slope_eta = (jnp.asarray(part) for part in parts)
-    volume, n = crystal.volume, len(crystal)
-    answers, stresses = -slope_u[len(rows) :], slope_eta[len(rows) :] / volume
-    raw, internal, residual = from_strain_responses(strains, stresses, answers)
-    constants, _ = enforced(
-        force_constants(from_responses(rows, slope_u[: len(rows)]), rows.supercell)
-    )
-    hessian = jnp.swapaxes(constants.values, 1, 2).reshape(3 * n, 3 * n)
+@pytree()
+class _Parts:
+    """Tensors of a crystal in Kelvin's notation, eV and Å (`result`); raw: not yet symmetric."""
+
+    raw: Float[Array, "6 6"]
+    residual: Float[Array, "strain 6"]
+    clamped: Float[Array, "6 6"]
+    relaxed: Float[Array, "6 6"]
+    internal: Float[Array, "atom 3 6"]
+    displacements: Float[Array, "atom 3 6"]
+    hessian: Float[Array, "mode mode"]
+
+
+def _assembled(crystal: Structure, rows: Displacements, strains: Strains, slopes: Second) -> _Parts:
+    """Return the tensors of mean second derivatives, displacements before strains; traceable."""
+    by_u, by_eta = slopes
+    volume, n, count = crystal.volume, len(crystal), len(rows)
+    raw, internal, residual = from_strain_responses(strains, by_eta[count:] / volume, -by_u[count:])
+    constants = projected(from_responses(rows, by_u[:count]), rows.supercell)
+    hessian = jnp.swapaxes(constants, 1, 2).reshape(3 * n, 3 * n)
     clamped = (raw + raw.T) / 2
     relaxed, u = relaxed_ions(clamped, internal, hessian, volume)
-    optic = optic_eigenvalues(np.asarray(hessian))
+    return _Parts(raw, residual, clamped, relaxed, internal, u, hessian)
+
+
+def _described(potential: Potential, crystal: Structure, first: First, parts: _Parts):
+    """Return the result of tensors, and of the gradient `first` of the crystal as given."""
+    hessian, internal = np.asarray(parts.hessian), np.asarray(parts.internal)
+    optic = optic_eigenvalues(hessian)
     lowest = float(optic[0]) if optic.size else None
-    defined = ions_can_answer(np.asarray(hessian), np.asarray(internal))
-    stress = np.asarray(kelvin_matrix(by_eta[0])) / float(volume) * EV_PER_A3_IN_GPA
-    force = float(np.sqrt((np.asarray(by_u[0]) ** 2).sum(axis=1).max()))
+    defined = ions_can_answer(hessian, internal)
+    stress = np.asarray(kelvin_matrix(first[1][0])) / float(crystal.volume) * EV_PER_A3_IN_GPA
+    force = float(np.sqrt((np.asarray(first[0][0]) ** 2).sum(axis=1).max()))
     return ElasticResult(
         structure=crystal,
-        tensor_GPa=in_GPa(relaxed) if defined else np.full((6, 6), np.nan),
-        clamped_GPa=in_GPa(clamped),
-        internal_strain=np.moveaxis(np.asarray(internal), -1, 0) / ROOTS[:, None, None],
-        displacements=np.moveaxis(np.asarray(u), -1, 0) / ROOTS[:, None, None],
+        tensor_GPa=in_GPa(parts.relaxed) if defined else np.full((6, 6), np.nan),
+        clamped_GPa=in_GPa(parts.clamped),
+        internal_strain=np.moveaxis(internal, -1, 0) / ROOTS[:, None, None],
+        displacements=np.moveaxis(np.asarray(parts.displacements), -1, 0) / ROOTS[:, None, None],
         stress_GPa=stress,
         force_max_eV_A=force,
-        asymmetry_GPa=float(np.abs(in_GPa(raw - raw.T)).max()),
-        symmetry_residual_GPa=float(jnp.abs(residual).max()) * EV_PER_A3_IN_GPA,
+        asymmetry_GPa=float(np.abs(in_GPa(parts.raw - parts.raw.T)).max()),
+        symmetry_residual_GPa=float(jnp.abs(parts.residual).max()) * EV_PER_A3_IN_GPA,
         lowest_optic_eV_A2=lowest,
         width=0.0,
         step=None,
@@ -289,7 +306,7 @@ def _assembled(
     )
 
 
-def _jackknife(parts: list[np.ndarray], estimate: Callable) -> np.ndarray:
+def _jackknife(parts: list[Array], estimate: Callable) -> np.ndarray:
     """Return the standard error of an estimate from means of parts (sample, …)."""
     count = len(parts[0])
     left_out = np.stack(

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from phojax.elastic.notation import four_indices
+from phojax.elastic.notation import Tensor, four_indices
 from phojax.pytree import pytree
-from phojax.spectral import eigenpairs, trace_function
+from phojax.spectral import Scalar, eigenvalues, trace_function
 from phojax.structure import Structure
 from phojax.units import EV_PER_A3_IN_GPA, HBAR, KB, TIME_FS
 
@@ -49,12 +49,14 @@ def density(crystal: Structure) -> Float[Array, ""]:
 
 
 def christoffel(
-    C: Float[Array, "6 6"],
-    density: Float[Array, ""],
-    directions: Float[Array, "direction 3"],
-    stress: Float[Array, "3 3"] | None = None,
+    C: Float[Tensor, "6 6"],
+    density: Scalar,
+    directions: Float[Tensor, "direction 3"],
+    stress: Float[Tensor, "3 3"] | None = None,
 ) -> SoundWaves:
     """Return the three sound waves along Cartesian directions, eq. (1).
+
+    The velocities are differentiable, the polarizations where no two velocities are equal.
 
     Args:
         C: GPa, Voigt.
@@ -62,14 +64,16 @@ def christoffel(
         directions: Of any length but 0.
         stress: GPa, positive under tension; none by default.
     """
-    squares, e = eigenpairs(_matrices(C, density, directions, stress))
-    return SoundWaves(jnp.sqrt(squares) * _A_PER_PS, jnp.swapaxes(e, -1, -2))
+    matrices = _matrices(C, density, directions, stress)
+    _, e = jnp.linalg.eigh(matrices)
+    velocities = jnp.sqrt(eigenvalues(matrices)) * _A_PER_PS
+    return SoundWaves(velocities, jnp.swapaxes(e, -1, -2))
 
 
 def mean_velocity(
-    C: Float[Array, "6 6"],
-    density: Float[Array, ""],
-    stress: Float[Array, "3 3"] | None = None,
+    C: Float[Tensor, "6 6"],
+    density: Scalar,
+    stress: Float[Tensor, "3 3"] | None = None,
     order: int = 32,
 ) -> Float[Array, ""]:
     """Return the Debye velocity of eq. (2) in Å/ps; NaN where a wave is unstable.
@@ -88,20 +92,19 @@ def mean_velocity(
     return (3 / jnp.sum(jnp.asarray(weights) * traces)) ** (1 / 3) * _A_PER_PS
 
 
-def mean_velocity_of_moduli(
-    bulk: Float[Array, ""], shear: Float[Array, ""], density: Float[Array, ""]
-) -> Float[Array, ""]:
+def mean_velocity_of_moduli(bulk: Scalar, shear: Scalar, density: Scalar) -> Float[Array, ""]:
     """Return eq. (2) in Å/ps for an isotropic medium of moduli in GPa; density in amu/Å³."""
+    bulk, shear, density = (jnp.asarray(x, float) for x in (bulk, shear, density))
     along = jnp.sqrt((bulk + 4 * shear / 3) / EV_PER_A3_IN_GPA / density)
     across = jnp.sqrt(shear / EV_PER_A3_IN_GPA / density)
     return (3 / (1 / along**3 + 2 / across**3)) ** (1 / 3) * _A_PER_PS
 
 
-def elastic_debye_temperature(velocity: Float[Array, ""], crystal: Structure) -> Float[Array, ""]:
+def elastic_debye_temperature(velocity: Scalar, crystal: Structure) -> Float[Array, ""]:
     """Return θ_D in K of eq. (3), for a mean velocity in Å/ps and all atoms of the crystal."""
     atoms = jnp.sum(crystal.numbers > 0)
     wave_number = (6 * jnp.pi**2 * atoms / crystal.volume) ** (1 / 3)
-    return HBAR / KB * wave_number * velocity / _A_PER_PS
+    return HBAR / KB * wave_number * jnp.asarray(velocity) / _A_PER_PS
 
 
 def _matrices(C, density, directions, stress) -> Float[Array, "direction 3 3"]:
