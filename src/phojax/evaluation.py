@@ -58,6 +58,8 @@ class Lattice:
         second: Sum rules, permutation symmetry, and the space group enforced.
         third: None where the set is one of single displacements, or too small.
         analysis: Modes and descriptors.
+        rest_forces: (atom, 3) of the undisplaced supercell as the fit finds them, eV/Å; None for
+            single displacements.
         fit_relative: ‖F - fit‖ / ‖F‖, what neither order explains; None for single displacements.
         remarks: What is unusual about forces and fit.
     """
@@ -65,6 +67,7 @@ class Lattice:
     second: ForceConstants
     third: ThirdOrder | None
     analysis: Analysis
+    rest_forces: np.ndarray | None = None
     fit_relative: float | None = None
     remarks: tuple[str, ...] = ()
 
@@ -157,7 +160,8 @@ def lattice_solver(
         found = fitted(replace(given, forces=forces), bases[0], folds=1)
         assert found.second is not None
         second, modes = analysis(found.second)
-        return Lattice(second, found.third, modes, found.relative, found.warnings)
+        rest = np.repeat(np.asarray(found.residual_forces), len(cells.images), axis=0)
+        return Lattice(second, found.third, modes, rest, found.relative, found.warnings)
 
     return from_fit, notes
 

@@ -212,3 +212,22 @@ def test_too_few_snapshots_say_how_many_it_takes(cells):
     solve, _ = lattice_solver(given, space_group(moved), SETTINGS)
     with pytest.raises(InputError, match="about 5 supercells"):
         solve(np.ones(given.displacements.shape))
+
+
+def test_forces_at_rest_are_told_apart(cells, own, tmp_path, capsys):
+    """A reference with a displaced sublattice has forces before anything else is displaced."""
+    crystal = cells.primitive
+    moved = replace(crystal, positions=crystal.positions.at[1].add(np.array([0.02, 0.0, 0.0])))
+    given = computed_forces(scaled(1.0), random_displacements(supercell(moved, cells.matrix), 8))
+    write_displacements(tmp_path / "set", given)
+    out = tmp_path / "out"
+    command = ["evaluate", str(tmp_path / "set" / "phonopy_disp.yaml"), *FAST[:4], "--no-figures"]
+    assert main([*command, "--no-third", "--potential", own[1], "--out", str(out)]) == 0
+    assert "F-F₀" in capsys.readouterr().out
+    record = json.loads((out / "phonopy_disp" / "record.json").read_text())
+    entry = record["potentials"][own[1]]
+    # Without third order in the fit, the reference's forces at rest are known up to its share.
+    assert entry["forces_beyond_rest"]["relative"] == pytest.approx(0.21, abs=0.03)
+    rest = forces_of(scaled(1.21), given)[1]
+    assert entry["rest_force_max_eV_A"] == pytest.approx(np.abs(rest).max(), rel=1e-6)
+    assert np.abs(rest).max() > 0.02

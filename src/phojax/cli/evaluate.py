@@ -296,6 +296,14 @@ def _one(job: Job, case: Case, name, model, solve, reference, settings, report):
         lattice = solve(found[0] - at_rest[0])
         entry |= lattice_errors(reference, lattice, settings)
         entry["remarks"] = list(lattice.remarks)
+        # What displacements change: without the forces at rest, which differ between potentials.
+        rest = case.rest_forces if case.rest_forces is not None else reference.rest_forces
+        if rest is not None:
+            first = case.sets[0]
+            assert first.forces is not None
+            entry["forces_beyond_rest"] = force_errors(
+                first.supercell.structure.symbols, first.forces - rest, found[0] - at_rest[0]
+            )
         arrays |= _lattice_arrays(lattice, slug(name))
     return entry, arrays
 

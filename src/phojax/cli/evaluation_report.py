@@ -12,7 +12,7 @@ from phojax.plots.evaluation import overlaid_bands, parity_figure
 from phojax.plots.figures import save_figure
 from phojax.screening.settings import PhononSettings
 
-_UNITS = {"forces": "meV_A", "phi2": "meV_A2", "phi3": "meV_A3"}
+_UNITS = {"forces": "meV_A", "forces_beyond_rest": "meV_A", "phi2": "meV_A2", "phi3": "meV_A3"}
 
 
 def csv_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -48,18 +48,22 @@ def compared(records: list[dict[str, Any]], names: list[str], settings: PhononSe
     rows = [{"structure": row.pop("structure"), **row} for row in rows]
     note = (
         "Root mean square errors: forces F in meV/Å, Φ² in meV/Å², Φ³ in meV/Å³, frequencies ν in "
-        "THz; in % of the reference's root mean square where it says so.\nMSD: of "
+        "THz; in % of the reference's root mean square where it says so. F-F₀: without the forces "
+        "on the undisplaced crystal, which each potential has of its own.\nMSD: of "
         f"{settings.mobile} (of all elements, where there is none) at {T} K. Stable: reference / "
-        "potential."
+        "potential; (in brackets) where one is not."
     )
     return "\n\n".join([text_of(rows), "all structures together", text_of(totals), note])
 
 
 def _cells(entry: dict[str, Any], T: str, settings: PhononSettings) -> dict[str, str]:
     row = {
-        "F": f"{entry['forces']['rmse_meV_A']:.1f}",
+        "F": f"{entry['forces']['rmse_meV_A']:.3g}",
         "F %": _percent(entry["forces"]["relative"]),
     }
+    if "forces_beyond_rest" in entry:
+        beyond = entry["forces_beyond_rest"]
+        row |= {"F-F₀": f"{beyond['rmse_meV_A']:.3g}", "F-F₀ %": _percent(beyond["relative"])}
     if "phi2" not in entry:
         return row
     row |= {
@@ -75,7 +79,9 @@ def _cells(entry: dict[str, Any], T: str, settings: PhononSettings) -> dict[str,
         "ν": f"{entry['frequency_rmse_THz']:.2f}",
         "ν bias": f"{entry['frequency_bias_THz']:+.2f}",
         "ν min": f"{entry['reference_frequency_min_THz']:.2f} / {entry['frequency_min_THz']:.2f}",
-        "MSD error %": _signed(_msd_error(entry, T, settings)),
+        "MSD error %": _signed(
+            _msd_error(entry, T, settings), bare=entry["stable"] and entry["reference_stable"]
+        ),
         "stable": f"{_yes(entry['reference_stable'])} / {_yes(entry['stable'])}",
     }
     return row
@@ -83,7 +89,9 @@ def _cells(entry: dict[str, Any], T: str, settings: PhononSettings) -> dict[str,
 
 def _total(entries: list[dict[str, Any]], T: str, settings: PhononSettings) -> dict[str, str]:
     row = {"structures": str(len(entries))}
-    for what, sign, digits in (("forces", "F", 1), ("phi2", "Φ²", 1), ("phi3", "Φ³", 0)):
+    for what, sign, digits in (
+        ("forces", "F", 1), ("forces_beyond_rest", "F-F₀", 1), ("phi2", "Φ²", 1), ("phi3", "Φ³", 0),
+    ):  # fmt: skip
         mine = [e[what] for e in entries if what in e]
         if mine:
             found = pooled(mine, _UNITS[what])
@@ -163,8 +171,11 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:+.1f}"
+def _signed(value: float | None, bare: bool) -> str:
+    """Return a percentage, in brackets where it compares what modes left out have spoilt."""
+    if value is None:
+        return ""
+    return f"{100 * value:+.1f}" if bare else f"({100 * value:+.1f})"
 
 
 def _yes(value: bool) -> str:

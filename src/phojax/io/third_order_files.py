@@ -14,7 +14,8 @@ equal shares where there are several:
 which keeps the permutation symmetry, the space group and the sum rule. thirdorder.py and hiPhive
 give the whole to one image (`images="one"`); that breaks the symmetry where there are several, and
 is the same where there are none: with a cutoff below a third of the shortest vector of the
-supercell's lattice. The numbers in the file refer to the primitive cell of `supercell`: give ShengBTE that one.
+supercell's lattice. The numbers in the file refer to the primitive cell of `supercell`: give
+ShengBTE that one.
 """
 
 import os

@@ -118,7 +118,7 @@ def overlaid_bands(
         axes.axhline(0, color=INK, linewidth=0.6)
         axes.axhspan(low, 0, color=ALERT, alpha=0.05, linewidth=0, zorder=0)
         axes.set_ylim(low, high)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=SMALL, frameon=False)
     if title:
         figure.suptitle(title, fontsize=LARGE, x=0.01, ha="left")
     return figure
