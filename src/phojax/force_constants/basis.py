@@ -225,10 +225,11 @@ def _of_order(order: int, supercell: Supercell, operations: dict, cutoff: float 
     if cutoff is not None:
         if not cutoff > 0:
             raise fail(f"a cutoff of {cutoff} Å for order {order}", "a positive length, or None")
-        if cutoff < shell_distance(supercell, 1) - _AT_CUTOFF:
+        nearest = min(float(shells.min(initial=np.inf)) for shells in neighbour_shells(supercell))
+        if cutoff < nearest - _AT_CUTOFF:
             raise fail(
                 f"a cutoff of {cutoff} Å for order {order}, which reaches no neighbour",
-                f"at least {shell_distance(supercell, 1):.3f} Å, one neighbour of every atom",
+                f"at least {nearest:.3f} Å, the shortest distance",
             )
     inside = None if cutoff is None else cutoff + _AT_CUTOFF
     made = kind(atoms, cutoff=inside, spacegroup_operations=operations)

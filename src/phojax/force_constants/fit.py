@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 from jaxtyping import Float
+from scipy import linalg
 
 from phojax.checks import check_finite, check_shape, fail
 from phojax.force_constants.basis import SymmetryAdaptedBasis
@@ -165,9 +166,9 @@ def fitted(
     notes: list[str] = []
     violation = 0.0
     if method == "least squares":
-        if rank < len(basis):
+        penalty, y = None, _solved(normal, -1) if rank == len(basis) else None
+        if y is None:
             raise _undetermined(given, basis, rank)
-        penalty, y = None, _solved(normal, -1)
         held = _held_out_plain(data, normal, notes) if count > 1 else None
     elif method == "ridge":
         penalty, y, held = _ridge(data, normal, alpha, rule, notes)
@@ -234,16 +235,21 @@ def _rank(gram: Float[np.ndarray, "unknown unknown"]) -> tuple[int, float]:
     return len(kept), float(np.sqrt(kept[-1] / kept[0])) if len(kept) else np.inf
 
 
-def _solved(normal: _Scaled, k: int) -> Float[np.ndarray, " unknown"]:
-    """Return y of (1) for one training set, one step of refinement included."""
-    from scipy import linalg
-
+def _solved(normal: _Scaled, k: int) -> Float[np.ndarray, " unknown"] | None:
+    """Return y of (1) for one training set; None where the set does not determine it."""
     norm = np.sqrt(np.maximum(np.diagonal(normal.gram[k]), np.finfo(float).tiny))
     G = normal.gram[k] / norm[:, None] / norm
     b = normal.right[k] / norm
-    factor = linalg.cho_factor(G, check_finite=False)
+    try:
+        factor = linalg.cho_factor(G, lower=True, check_finite=False)
+    except linalg.LinAlgError:
+        return None
+    (pocon,) = linalg.get_lapack_funcs(("pocon",), (G,))
+    reciprocal, _ = pocon(factor[0], np.abs(G).sum(0).max(), uplo="L")
+    if reciprocal < len(G) * np.finfo(float).eps:
+        return None
     y = linalg.cho_solve(factor, b, check_finite=False)
-    y = y + linalg.cho_solve(factor, b - G @ y, check_finite=False)
+    y = y + linalg.cho_solve(factor, b - G @ y, check_finite=False)  # one step of refinement
     return y / norm
 
 
@@ -263,16 +269,13 @@ def _held_out(data: Statistics, squares: list[np.ndarray], penalties, chosen: in
 
 
 def _held_out_plain(data: Statistics, normal: _Scaled, notes: list[str]) -> HeldOut | None:
-    x = []
-    for k in range(len(data.gram)):
-        rank, _ = _rank(normal.gram[k])
-        if rank < len(normal.scale):
-            notes.append(
-                "No held-out error: with a fold left out the rest does not determine the unknowns"
-            )
-            return None
-        x.append(_solved(normal, k) / normal.scale)
-    return _held_out(data, [_squares(data, np.array(x))], [np.nan], 0)
+    y = [_solved(normal, k) for k in range(len(data.gram))]
+    if any(one is None for one in y):
+        notes.append(
+            "No held-out error: with a fold left out the rest does not determine the unknowns"
+        )
+        return None
+    return _held_out(data, [_squares(data, np.array(y) / normal.scale)], [np.nan], 0)
 
 
 def _chosen(means: np.ndarray, errors: np.ndarray, rule: str) -> int:
@@ -370,11 +373,12 @@ def _refitted(normal: _Scaled, y, notes: list[str]) -> Float[np.ndarray, " unkno
     part = _Scaled(
         normal.gram[-1:, S[:, None], S], normal.right[-1:, S], normal.scale[S], normal.equations
     )
-    if not len(S) or _rank(part.gram[0])[0] < len(S):
+    solved = _solved(part, 0) if len(S) else None
+    if solved is None:
         notes.append("Not refitted: the data do not determine the coefficients that are not 0")
         return y
     out = np.zeros_like(y)
-    out[S] = _solved(part, 0)
+    out[S] = solved
     return out
 
 
