@@ -7,8 +7,8 @@ notation, the stress that belongs to η is
 
 at the ions' places of least energy (their space group being that of the strained crystal). It asks
 for forces and stress alone, so it serves any potential; over strains of h it also looks past the
-roughness of a surface. Its error in h is that of C's own second derivative with strain: some 1e-3
-at 0.005 in a common salt.
+roughness of a surface. Its error goes as h²: 7e-4 of the largest constant at 0.005 in a wurtzite
+with Morse bonds.
 Source: Wallace, Thermodynamics of Crystals (1972), section 2 (the stress S).
 """
 
