@@ -24,8 +24,6 @@ from phojax.checks import InputError, fail
 from phojax.force_constants import ForceConstants
 from phojax.force_constants.basis import (
     SymmetryAdaptedBasis,
-    neighbour_shells,
-    shell_distance,
     symmetry_adapted_basis,
 )
 from phojax.force_constants.displacements import (
@@ -34,6 +32,7 @@ from phojax.force_constants.displacements import (
     force_constants_from_single,
 )
 from phojax.force_constants.fit import fitted
+from phojax.force_constants.shells import THIRD_SHELL, third_order_cutoff
 from phojax.force_constants.sum_rules import enforced, group_average, preserving
 from phojax.force_constants.third_container import ThirdOrder
 from phojax.potentials.contract import Potential
@@ -41,9 +40,6 @@ from phojax.screening.analysis import Analysis, analysed, lowest_frequency
 from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint
 from phojax.symmetry import SpaceGroup
-
-THIRD_SHELL = 3
-"""Neighbour shell up to which third-order force constants are fitted."""
 
 _AT_A_TIME = 8  # supercells between two checkpoints
 
@@ -142,14 +138,13 @@ def lattice_solver(
     # The forces that symmetry leaves to the undisplaced crystal are no force constants.
     bases = [symmetry_adapted_basis(cells, group, orders=(2,), residual_forces=True)]
     if third:
-        shell = min(THIRD_SHELL, *map(len, neighbour_shells(cells)))
-        cutoff = shell_distance(cells, shell)
+        cutoff = third_order_cutoff(cells)
         both = symmetry_adapted_basis(
             cells, group, orders=(2, 3), cutoffs={3: cutoff}, residual_forces=True
         )
         if _determined(given, both):
             bases = [both]
-            notes.append(f"third order up to neighbour shell {shell} ({cutoff:.2f} Å)")
+            notes.append(f"third order up to {cutoff:.2f} Å, {THIRD_SHELL} shells of neighbours")
         else:
             notes.append(
                 f"{len(given)} supercells do not determine the {len(both)} unknowns of second and "
@@ -285,7 +280,6 @@ def pooled(entries: Sequence[dict[str, Any]], unit: str) -> dict[str, Any]:
 
 
 __all__ = [
-    "THIRD_SHELL",
     "Lattice",
     "force_errors",
     "forces_of",

@@ -9,14 +9,17 @@ from test_hessian import CRYSTALS, POTENTIAL, make
 from phojax.checks import InputError
 from phojax.convert import ase_atoms
 from phojax.force_constants.basis import (
-    neighbour_shells,
-    pair_distances,
-    shell_distance,
     symmetry_adapted_basis,
 )
 from phojax.force_constants.container import force_constants
 from phojax.force_constants.hessian import hessian
 from phojax.force_constants.rotational import rotation_residuals
+from phojax.force_constants.shells import (
+    neighbour_shells,
+    pair_distances,
+    shell_cutoff,
+    shell_distance,
+)
 from phojax.force_constants.sum_rules import (
     arrival_columns,
     cell_index,
@@ -165,7 +168,7 @@ def test_a_cutoff_at_a_shell_holds_the_shell():
     ]
     assert sizes[0] == sizes[1] > sizes[2]
     by_default = symmetry_adapted_basis(cell, group)
-    assert by_default.parts[1].cutoff == pytest.approx(shell_distance(cell, 3))
+    assert by_default.parts[1].cutoff == pytest.approx(shell_cutoff(cell, 3))
 
 
 def test_rotations_leave_what_obeys_them():

@@ -13,6 +13,7 @@ import symfc
 from test_hessian import POTENTIAL, make
 
 from phojax.convert import phonopy_atoms
+from phojax.force_constants.shells import shell_cutoff
 from phojax.force_constants.sum_rules import preserving
 from phojax.force_constants.third_order import third_order_by_autodiff
 from phojax.force_constants.third_reduction import all_pairs, independent_pairs
@@ -20,7 +21,6 @@ from phojax.force_constants.third_rules import (
     group_average,
     kept_triplets,
     permutation_mean,
-    shell_cutoff,
 )
 from phojax.forces import energy, energy_and_forces
 from phojax.potentials.pair import lennard_jones, springs

@@ -8,15 +8,14 @@ from test_hessian import make
 from test_third_order import broken
 
 from phojax.checks import InputError
+from phojax.force_constants.shells import pair_distances, shell_cutoff
 from phojax.force_constants.sum_rules import preserving
 from phojax.force_constants.third_container import third_order
 from phojax.force_constants.third_rules import (
     enforced,
     kept_triplets,
-    pair_distances,
     permutation_mean,
     projected,
-    shell_cutoff,
 )
 
 

@@ -13,13 +13,10 @@ from phojax.cli.progress import Progress
 from phojax.cli.recorded import check_out, recorded
 from phojax.cli.table import text_of, write_csv
 from phojax.cli.third import THIRD_ORDER_FILES, write_third_order
-from phojax.force_constants.basis import (
-    neighbour_shells,
-    shell_distance,
-    symmetry_adapted_basis,
-)
+from phojax.force_constants.basis import symmetry_adapted_basis
 from phojax.force_constants.displacements import DisplacementSet
 from phojax.force_constants.fit import METHODS, Fit, fitted
+from phojax.force_constants.shells import third_order_cutoff
 from phojax.io.displacement_files import read_displacement_set
 from phojax.io.phonopy_files import write_phonopy
 from phojax.screening.row import versions
@@ -152,8 +149,7 @@ def _fit(given: DisplacementSet, options, progress: Progress) -> Fit:
     group = space_group(cells.primitive, options.tolerance)
     cutoffs: dict[int, float | None] = {2: options.cutoff2}
     if options.third:
-        shells = min(3, *map(len, neighbour_shells(cells)))
-        cutoffs[3] = options.cutoff3 or shell_distance(cells, shells)
+        cutoffs[3] = options.cutoff3 or third_order_cutoff(cells)
     progress("basis", 0, 0)
     basis = symmetry_adapted_basis(
         cells, group, orders=(2, 3) if options.third else (2,), cutoffs=cutoffs,

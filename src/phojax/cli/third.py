@@ -2,9 +2,9 @@
 
 import pathlib
 
+from phojax.force_constants.shells import third_order_cutoff
 from phojax.force_constants.third_container import ThirdOrder
 from phojax.force_constants.third_order import third_order_by_autodiff
-from phojax.force_constants.third_rules import shell_cutoff
 from phojax.io.third_order_files import write_fc3_hdf5, write_shengbte_third
 from phojax.potentials.contract import Potential
 from phojax.screening.prepare import DISPLACEMENT
@@ -12,8 +12,6 @@ from phojax.screening.row import PhononRow
 from phojax.screening.store import Checkpoint
 
 THIRD_ORDER_FILES = ("fc3.hdf5", "FORCE_CONSTANTS_3RD")
-THIRD_SHELL = 3
-"""Shell of neighbours up to which third order is taken where no cutoff is given."""
 
 
 def third_order_of(
@@ -31,7 +29,7 @@ def third_order_of(
     """
     cells = row.force_constants.supercell
     if cutoff is None:
-        cutoff = shell_cutoff(cells, THIRD_SHELL)
+        cutoff = third_order_cutoff(cells)
     plain = potential.smoothing_width == 0 and potential.derivatives in (None, 3)
     done = checkpoint.load("third")
 

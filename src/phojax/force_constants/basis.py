@@ -21,14 +21,14 @@ from jaxtyping import Float
 from scipy import sparse
 
 from phojax.checks import fail
-from phojax.force_constants.container import ForceConstants, force_constants, nearest_images
+from phojax.force_constants.container import ForceConstants, force_constants
 from phojax.force_constants.rotational import rotation_conditions
+from phojax.force_constants.shells import neighbour_shells, third_order_cutoff
 from phojax.force_constants.sum_rules import preserving
 from phojax.force_constants.third_container import ThirdOrder, third_order
 from phojax.structure import Supercell
 from phojax.symmetry import SpaceGroup
 
-_SAME_SHELL = 1e-2  # Å; distances closer together than this are one shell of neighbours
 _AT_CUTOFF = 1e-3  # Å; a pair that much beyond the cutoff is inside: lengths are given rounded
 _KEPT = 1e-9  # singular value, in units of the largest length, below which a condition is fulfilled
 
@@ -140,8 +140,7 @@ def symmetry_adapted_basis(
         group: Of the primitive cell.
         orders: (2,), (3,) or (2, 3); residual forces by their own argument.
         cutoffs: Å per order, of pairs; None for all pairs. By default none for order 2, and the
-            third shell of neighbours for order 3 (`shell_distance`, the shortest that reaches
-            the third shell of every atom).
+            third shell of neighbours for order 3 (`shells.third_order_cutoff`).
         rotational: Build the conditions of `rotational` into order 2.
         residual_forces: Add order 1: forces of the undisplaced crystal that symmetry allows.
 
@@ -156,7 +155,7 @@ def symmetry_adapted_basis(
         raise fail("rotational conditions without order 2", "order 2 among the orders")
     given: dict[int, float | None] = dict(cutoffs or {})
     if 3 in orders and 3 not in given:
-        given[3] = shell_distance(supercell, 3)
+        given[3] = third_order_cutoff(supercell)
     group = preserving(group, supercell)
     parts = [_first_order(supercell, group)] if residual_forces else []
     operations = _supercell_operations(supercell, group)
@@ -164,51 +163,6 @@ def symmetry_adapted_basis(
         part = _of_order(order, supercell, operations, given.get(order))
         parts.append(_turned(part, supercell) if rotational and order == 2 else part)
     return SymmetryAdaptedBasis(supercell, group, tuple(parts), rotational)
-
-
-def pair_distances(supercell: Supercell) -> Float[np.ndarray, "i jL"]:
-    """Return the distance from each primitive atom to the nearest image of each atom, Å."""
-    images = nearest_images(supercell)
-    cell = np.asarray(supercell.primitive.cell, float)
-    x = np.asarray(supercell.primitive.positions, float)
-    n, copies = len(x), len(supercell.images)
-    row, column = np.asarray(images.row), np.asarray(images.column)
-    R = np.asarray(images.lattice)[np.asarray(images.at)] @ cell
-    out = np.zeros((n, n * copies))
-    out[row, column] = np.linalg.norm(R + x[column // copies] - x[row], axis=1)
-    return out
-
-
-def neighbour_shells(supercell: Supercell) -> list[Float[np.ndarray, " shell"]]:
-    """Return the distances of the shells of neighbours of every primitive atom, ascending, Å.
-
-    Neighbours that differ by less than 0.01 Å from the one before are of one shell; images of
-    the atom itself count. Only what fits the supercell (nearest images).
-    """
-    shells = []
-    for row in pair_distances(supercell):
-        found = np.sort(row[row > _SAME_SHELL])
-        # Each shell is named by its farthest member, so that a cutoff there holds it whole.
-        last = np.append(np.diff(found) > _SAME_SHELL, True) if len(found) else []
-        shells.append(found[np.asarray(last, bool)])
-    return shells
-
-
-def shell_distance(supercell: Supercell, number: int) -> float:
-    """Return the shortest cutoff (Å) that reaches the `number`-th shell of every atom.
-
-    Raises:
-        InputError: a supercell without so many shells.
-    """
-    shells = neighbour_shells(supercell)
-    fewest = min(len(shell) for shell in shells)
-    if not 1 <= number <= fewest:
-        raise fail(
-            f"shell {number} of neighbours",
-            f"1 to {fewest}, as many as this supercell holds",
-            "Use a larger supercell, or give the cutoff in Å",
-        )
-    return float(max(shell[number - 1] for shell in shells))
 
 
 def _of_order(order: int, supercell: Supercell, operations: dict, cutoff: float | None):
@@ -296,8 +250,5 @@ def _turned(part: OrderBasis, supercell: Supercell) -> OrderBasis:
 __all__ = [
     "OrderBasis",
     "SymmetryAdaptedBasis",
-    "neighbour_shells",
-    "pair_distances",
-    "shell_distance",
     "symmetry_adapted_basis",
 ]

@@ -34,13 +34,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from phojax.checks import check_float64, fail
 from phojax.force_constants.hessian import gaussian_displacements
+from phojax.force_constants.shells import shell_cutoff
 from phojax.force_constants.third_container import ThirdOrder, third_order
 from phojax.force_constants.third_reduction import (
     DisplacementPairs,
     from_pair_responses,
     independent_pairs,
 )
-from phojax.force_constants.third_rules import ThirdResiduals, settled, shell_cutoff
+from phojax.force_constants.third_rules import ThirdResiduals, settled
 from phojax.forces import energy_and_forces
 from phojax.potentials.contract import Potential, check_elements, why
 from phojax.structure import Structure, Supercell
@@ -207,7 +208,7 @@ def third_order_by_autodiff(
         supercell: Of an exactly symmetric primitive cell.
         group: Space group of the primitive cell.
         cutoff: Å, of every pair of a triplet, at the nearest images; None for none.
-        shell: The same as a number of shells of neighbours (`third_rules.shell_cutoff`).
+        shell: The same as a number of shells of neighbours (`shells.shell_cutoff`).
         width: σ in Å; 0 for the plain derivatives.
         pairs: Number of ± pairs where the width is not 0.
         key: Random key for ξ; needed where the width is not 0.

@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from phojax.force_constants.reduction import CANDIDATES
+from phojax.force_constants.shells import pair_distances
 from phojax.force_constants.sum_rules import arrival_columns, preserving, transposed_columns
 from phojax.force_constants.third_rules import (
     kept_triplets,
     other_columns,
-    pair_distances,
     rotated,
 )
 from phojax.structure import Supercell

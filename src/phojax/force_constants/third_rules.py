@@ -24,14 +24,11 @@ import numpy as np
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Bool, Float, Int
 
-from phojax.checks import fail
-from phojax.force_constants.container import nearest_images
+from phojax.force_constants.shells import pair_distances
 from phojax.force_constants.sum_rules import arrival_columns, cell_index, transposed_columns
 from phojax.force_constants.third_container import ThirdOrder
 from phojax.structure import Supercell
 from phojax.symmetry import SpaceGroup
-
-_SAME_SHELL = 1e-3  # Å
 
 
 @dataclass(frozen=True)
@@ -53,45 +50,6 @@ class ThirdResiduals:
     restored: float
     left_out: float
     space_group: float | None = None
-
-
-def pair_distances(supercell: Supercell) -> Float[np.ndarray, "i jL"]:
-    """Return the distance in Å of every pair, that of its nearest images."""
-    images = nearest_images(supercell)
-    primitive = supercell.primitive
-    row, column = np.asarray(images.row), np.asarray(images.column)
-    x, copies = np.asarray(primitive.positions), len(supercell.images)
-    lattice = np.asarray(images.lattice)[np.asarray(images.at)] @ np.asarray(primitive.cell)
-    out = np.zeros((len(x), len(x) * copies))
-    out[row, column] = np.linalg.norm(lattice + x[column // copies] - x[row], axis=-1)
-    return out
-
-
-def shell_cutoff(supercell: Supercell, shell: int) -> float:
-    """Return a cutoff in Å that keeps pairs up to the given shell of neighbours of every atom.
-
-    It lies in the middle between the farthest atom kept and the next distance in the crystal.
-
-    Args:
-        supercell: Distances are those of nearest images in it.
-        shell: 1 for nearest neighbours; distances within 1 mÅ are one shell.
-
-    Raises:
-        InputError: a shell below 1, or one that the supercell does not hold.
-    """
-    distances = pair_distances(supercell)
-    shells = [_distinct(row) for row in distances]
-    fewest = min(len(row) for row in shells) - 1
-    if not 1 <= shell <= fewest:
-        raise fail(f"shell {shell} of neighbours", f"1 to {fewest}, which the supercell holds")
-    reach = max(row[shell] for row in shells)
-    beyond = distances[distances > reach + _SAME_SHELL]
-    return float((reach + beyond.min()) / 2) if len(beyond) else float(reach + 0.1)
-
-
-def _distinct(values: np.ndarray) -> np.ndarray:
-    values = np.sort(values)
-    return values[np.concatenate([[True], np.diff(values) > _SAME_SHELL])]
 
 
 def other_columns(supercell: Supercell) -> Int[np.ndarray, "jL kM"]:
