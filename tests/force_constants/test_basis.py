@@ -246,3 +246,13 @@ def _tetragonal_springs(stretch):
         values[i, j] -= pair
         values[i, i] += pair
     return cell, space_group(crystal), force_constants(values[::copies], cell)
+
+
+def test_a_cell_without_third_order():
+    """Rock salt with 8 atoms: inversion about every atom maps the supercell onto itself."""
+    cell = supercell(make(225)[0].primitive, [[-1, 1, 1], [1, -1, 1], [1, 1, -1]])
+    found = symmetry_adapted_basis(cell, space_group(cell.primitive))
+    assert len(found.parts[1]) == 0
+    x = np.ones(len(found))
+    assert np.all(np.asarray(found.third(x).values) == 0)
+    assert np.any(np.asarray(found.second(x).values) != 0)

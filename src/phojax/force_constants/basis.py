@@ -189,7 +189,13 @@ def _of_order(order: int, supercell: Supercell, operations: dict, cutoff: float 
     made = kind(atoms, cutoff=inside, spacegroup_operations=operations)
     if not np.array_equal(made.p2s_map, np.arange(len(supercell.primitive)) * _copies(supercell)):
         raise fail("symfc's primitive atoms are not ours", "a supercell of a primitive cell")
-    made = made.run()
+    try:
+        made = made.run()
+    except AssertionError:
+        # symfc expects a sum rule to leave something. In rock salt with 8 atoms, where every atom
+        # is a centre of all others, it leaves no third order.
+        rows = len(supercell.primitive) * len(big) ** (order - 1) * 3**order
+        return OrderBasis(order, sparse.csr_array((rows, 0)), np.zeros((0, 0)), cutoff)
     # compact_compression_matrix is orthonormal over all rows of the supercell: ours over n rows.
     symmetric = sparse.csr_array(made.compact_compression_matrix) * np.sqrt(_copies(supercell))
     return OrderBasis(order, symmetric, np.array(made.basis_set), cutoff)
