@@ -6,6 +6,8 @@ import numpy as np
 import phonopy
 import pytest
 from ase.io import read, write
+from phonopy.interface.vasp import Vasprun
+from vasp_files import outcar, vasprun
 
 from phojax.checks import InputError
 from phojax.convert import structure_from_ase
@@ -105,6 +107,28 @@ def test_displaced_structures_of_phonopy_are_ours(single, tmp_path):
         apart = poscar.get_scaled_positions() - theirs.scaled_positions
         assert np.abs(apart - np.rint(apart)).max() < 1e-6
         assert np.array_equal(poscar.numbers, theirs.numbers)
+
+
+@pytest.mark.parametrize("kind", ["vasprun-{:03d}.xml", "{:03d}/vasprun.xml", "OUTCAR-{:03d}"])
+def test_vasp(kind, random, tmp_path):
+    """One file per calculation, atoms sorted by element and wrapped into the cell."""
+    write_displacements(tmp_path, random)
+    frames = read(tmp_path / "displaced.extxyz", index=":")
+    paths = []
+    for number, atoms in enumerate(frames):
+        forces = atoms.get_forces()
+        order = np.argsort(atoms.numbers, kind="stable")
+        atoms.wrap()
+        paths.append(tmp_path / kind.format(number + 1))
+        paths[-1].parent.mkdir(exist_ok=True)
+        text = (outcar if "OUTCAR" in kind else vasprun)(atoms[order], forces[order])
+        paths[-1].write_text(text)
+    if "xml" in kind:  # phonopy reads it alike
+        with open(paths[0], "rb") as file:
+            theirs = Vasprun(file, use_expat=True).read_forces()
+        assert np.abs(theirs - read(paths[0]).get_forces()).max() < 1e-9
+    found = read_forces(paths[::-1], replace(random, forces=None))
+    assert np.abs(found.forces - random.forces).max() < 1e-7
 
 
 def test_what_does_not_fit_is_told(random, tmp_path):

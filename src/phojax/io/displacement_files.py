@@ -103,6 +103,10 @@ def read_forces(paths: Sequence[PathLike] | PathLike, given: DisplacementSet) ->
     source: dict[int, str] = {}
     for path in map(pathlib.Path, files):
         frames = _frames(path, given)
+        if not frames:
+            raise fail(
+                f"{path} holds no finished calculation", "forces", "Finish it, or name another file"
+            )
         for number, (moves, found) in enumerate(frames):
             label = f"{path}, frame {number + 1}" if len(frames) > 1 else str(path)
             k = _recognised(moves, given, label)

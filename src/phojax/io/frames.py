@@ -29,6 +29,8 @@ def read_frames(path: str | os.PathLike) -> list[DisplacementSet]:
     frames: list[Atoms] = trying(
         path, "a file with forces that ASE can read", lambda: read(path, index=":")
     )
+    if not frames:
+        raise fail(f"{path} holds no finished calculation", "structures with forces")
     sets: dict[tuple, list[tuple[Atoms, np.ndarray]]] = {}
     for number, atoms in enumerate(frames):
         label = f"{path}, frame {number + 1}"
