@@ -39,6 +39,7 @@ STRAIN = 0.01
 
 # Moduli ask for a crystal at rest more than phonons do.
 _FORCE, _STRESS = 1e-4, 2e-5
+_ASYMMETRIC = 0.05
 _MODULI = (
     "bulk", "bulk_voigt", "bulk_reuss", "shear", "shear_voigt", "shear_reuss", "young", "hardness",
 )  # fmt: skip
@@ -183,6 +184,13 @@ def elastic_record(found: ElasticResult, flags: list[str], notes: list[str]) -> 
         flags.append("not_at_rest")
     if not found.stable:
         flags.append("elastically_unstable")
+    size = float(np.nanmax(np.abs(found.tensor_GPa), initial=0.0))
+    if found.asymmetry_GPa > _ASYMMETRIC * size:
+        flags.append("elastic_tensor_asymmetric")
+        notes.append(
+            f"the tensor was not symmetric by itself, by {found.asymmetry_GPa:.2g} GPa: strains end in "
+            "different minima of a rough surface, or the crystal is not at rest"
+        )
     of = found.moduli
     C = jnp.asarray(found.stress_strain_GPa)
     rho = density(found.structure)
