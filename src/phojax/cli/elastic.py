@@ -188,8 +188,8 @@ def elastic_record(found: ElasticResult, flags: list[str], notes: list[str]) -> 
     if found.asymmetry_GPa > _ASYMMETRIC * size:
         flags.append("elastic_tensor_asymmetric")
         notes.append(
-            f"the tensor was not symmetric by itself, by {found.asymmetry_GPa:.2g} GPa: strains end in "
-            "different minima of a rough surface, or the crystal is not at rest"
+            f"the tensor was not symmetric by itself, by {found.asymmetry_GPa:.2g} GPa: strains "
+            "end in different minima of a rough surface, or the crystal is not at rest"
         )
     of = found.moduli
     C = jnp.asarray(found.stress_strain_GPa)
