@@ -210,7 +210,7 @@ def test_too_few_snapshots_say_how_many_it_takes(cells):
     moved = replace(crystal, positions=crystal.positions.at[1].add(np.array([0.1, 0.05, -0.2])))
     given = random_displacements(supercell(moved, cells.matrix), 4)
     solve, _ = lattice_solver(given, space_group(moved), SETTINGS)
-    with pytest.raises(InputError, match="about 5 supercells"):
+    with pytest.raises(InputError, match="at least 5 supercells"):
         solve(np.ones(given.displacements.shape))
 
 
