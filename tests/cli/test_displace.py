@@ -6,6 +6,7 @@ import numpy as np
 import phonopy
 import pytest
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from phojax.cli import main
@@ -133,3 +134,19 @@ def test_fit_of_bad_input(displaced, rock_salt, tmp_path, capsys):
     write(tmp_path / "shifted.extxyz", shifted)
     assert main(["fit", str(yaml), "--forces", str(tmp_path / "shifted.extxyz"), *out]) == 1
     assert "origin shifted" in capsys.readouterr().out
+
+
+def test_forces_that_do_not_belong_are_refused(displaced, tmp_path, capsys):
+    yaml, frames = displaced
+    wrong = read(frames, index=":")
+    for atoms in wrong:
+        forces = -atoms.get_forces()
+        atoms.calc = SinglePointCalculator(atoms, forces=forces)
+    write(tmp_path / "wrong.extxyz", wrong)
+    command = ["fit", str(yaml), "--forces", str(tmp_path / "wrong.extxyz"), "--out",
+               str(tmp_path / "out")]  # fmt: skip
+    assert main(command) == 1
+    assert "Forces point along the displacements" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "phonopy_disp" / "phonopy.yaml").exists()
+    assert main([*command, "--accept"]) == 0
+    assert "Forces point along the displacements" in capsys.readouterr().out

@@ -92,7 +92,7 @@ def test_snapshots_in_other_units_are_named(good, unit, name):
     F = given.forces.copy()
     F[[2, 7]] *= unit
     told = notes(replace(given, forces=F), basis)
-    assert "2 of 10 snapshots (2, 7)" in told
+    assert "2 of 10 snapshots (3, 8)" in told  # counted from 1
     assert name in told
 
 

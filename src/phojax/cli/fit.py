@@ -73,6 +73,11 @@ def add_parser(commands) -> None:
         help="second order invariant under rotations (see the documentation for what that means in "
         "a supercell)",
     )
+    add(
+        "--accept",
+        action="store_true",
+        help="go on where forces do not seem to belong to the displacements, or not to be in eV/Å",
+    )
     add("--folds", type=int, default=5, metavar="N", help="of the cross-validation (default: 5)")
     add("--seed", type=int, default=0, metavar="N", help="of its split (default: 0)")
     add(
@@ -138,6 +143,12 @@ def _done_or_computed(job: Job, options, progress: Progress) -> dict[str, Any]:
         if given.forces is None:
             raise fail(f"{job.path} holds no forces", "forces, or --forces with their files")
         found = _fit(given, options, progress)
+        if found.doubts and not options.accept:
+            raise fail(
+                " ".join(f"{doubt}." for doubt in found.doubts),
+                "forces in eV/Å of these displacements",
+                "--accept goes on all the same",
+            )
         progress("writing", 0, 0)
         return _written(job, given, found, list(remarks))
 

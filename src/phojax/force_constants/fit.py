@@ -66,6 +66,8 @@ class Fit:
         violation: Departure from the optimality conditions of (3), in units of the penalty
             (`sparse_fit`); 0 for the other methods.
         warnings: What a person should look at.
+        doubts: Those of them that speak against the data: forces that do not belong to the
+            displacements, or not in eV/Å.
     """
 
     second: ForceConstants | None
@@ -86,6 +88,7 @@ class Fit:
     condition: float
     violation: float
     warnings: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def fitted(
@@ -151,6 +154,7 @@ def fitted(
             f"The data determine {rank} of {len(basis)} unknowns; the penalty decides the rest"
         )
     left = F - predicted_forces(u, basis, x)
+    doubts, others = remarks(given, left, basis, basis.second(x))
     square, total = float((left**2).sum()), float((F**2).sum())
     explained = 1 - square / total
     return Fit(
@@ -171,7 +175,8 @@ def fitted(
         rank,
         condition,
         violation,
-        (*notes, *remarks(given, left, basis, basis.second(x))),
+        (*notes, *doubts, *others),
+        doubts,
     )
 
 

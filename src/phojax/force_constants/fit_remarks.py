@@ -23,8 +23,8 @@ def remarks(
     left: Float[np.ndarray, "snapshot atom 3"],
     basis: SymmetryAdaptedBasis,
     second: ForceConstants | None,
-) -> tuple[str, ...]:
-    """Return what a person should look at, perhaps nothing.
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what speaks against forces or displacements themselves, and what else is unusual.
 
     Args:
         given: Displacements (Å) and forces (eV/Å).
@@ -33,19 +33,14 @@ def remarks(
         second: Φ found, eV/Å².
     """
     F = np.asarray(given.forces)
-    return tuple(
-        note
-        for note in (
-            _work(given.displacements, F),
-            _poor(F, left),
-            _other_units(F, left),
-            _frequencies(second),
-            _net_force(F),
-            _shifted(given.displacements),
-            _at_rest(left, F, basis),
-        )
-        if note
+    doubts = (
+        _work(given.displacements, F),
+        _poor(F, left),
+        _other_units(F, left),
+        _frequencies(second),
     )
+    others = _net_force(F), _shifted(given.displacements), _at_rest(left, F, basis)
+    return tuple(filter(None, doubts)), tuple(filter(None, others))
 
 
 def _work(u, F) -> str:
@@ -84,7 +79,7 @@ def _other_units(F, left) -> str:
     told = ""
     if abs(np.log(unit / factor)) < 0.25:
         told = f"; {unit:.1f} lies between {_UNITS[unit]} and eV/Å"
-    which = ", ".join(map(str, odd[:8].tolist())) + (" …" if len(odd) > 8 else "")
+    which = ", ".join(map(str, (odd[:8] + 1).tolist())) + (" …" if len(odd) > 8 else "")
     return (
         f"{len(odd)} of {len(F)} snapshots ({which}) fit badly or have forces of another size, "
         f"by a factor of {factor:.1f}{told}"
@@ -116,8 +111,8 @@ def _net_force(F) -> str:
     if net.max() <= 0.02 * size:
         return ""
     return (
-        f"The forces of snapshot {int(net.argmax())} do not add up to 0 ({net.max():.2g} eV/Å per "
-        f"atom, the root mean square being {size:.2g}): the calculation is not converged, or atoms "
+        f"The forces of snapshot {int(net.argmax()) + 1} do not add up to 0 ({net.max():.2g} eV/Å "
+        f"per atom, the root mean square being {size:.2g}): the calculation is not converged, or atoms "
         "are missing. The sum rule leaves that part unexplained"
     )
 
