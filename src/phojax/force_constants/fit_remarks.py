@@ -112,8 +112,8 @@ def _net_force(F) -> str:
         return ""
     return (
         f"The forces of snapshot {int(net.argmax()) + 1} do not add up to 0 ({net.max():.2g} eV/Å "
-        f"per atom, the root mean square being {size:.2g}): the calculation is not converged, or atoms "
-        "are missing. The sum rule leaves that part unexplained"
+        f"per atom, the root mean square being {size:.2g}): the calculation is not converged, or "
+        "atoms are missing. The sum rule leaves that part unexplained"
     )
 
 
