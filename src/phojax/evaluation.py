@@ -7,8 +7,9 @@ crystal, which it would relax away, are subtracted before the solver, not from t
 
     RMSE = √(mean over atoms and components of (found - reference)²)                   (1)
 
-of force constants over all elements that the cutoff leaves, zeros far away included. Independent
-of how many of these there are is the relative error ‖found - reference‖ / ‖reference‖.
+of Φ² over all elements, zeros far away included, of Φ³ over triplets that are not 0 on both
+sides. Independent of how many of these there are is the relative error
+‖found - reference‖ / ‖reference‖.
 Source: PHYSICS F3; the paper's figures S3 to S5 and S8.
 """
 
@@ -210,13 +211,20 @@ def lattice_errors(reference: Lattice, found: Lattice, settings: PhononSettings)
     }
     if reference.third is not None and found.third is not None:
         ours, theirs = np.asarray(found.third.values), np.asarray(reference.third.values)
-        inside = np.any((ours != 0) | (theirs != 0), axis=(3, 4, 5))
+        inside = kept_elements(theirs, ours)
         record["phi3"] = _errors(theirs[inside], ours[inside], "meV_A3")
     record |= _mode_errors(reference.analysis, found.analysis, settings)
     if found.fit_relative is not None:
         record["fit_relative_residual"] = found.fit_relative
         record["reference_fit_relative_residual"] = reference.fit_relative
     return record
+
+
+def kept_elements(reference: np.ndarray, found: np.ndarray) -> np.ndarray | slice:
+    """Return which atoms of Φ count: all pairs; of triplets those that one side has at all."""
+    if reference.ndim == 4:
+        return slice(None)
+    return np.any((reference != 0) | (found != 0), axis=(3, 4, 5))
 
 
 def _mode_errors(reference: Analysis, found: Analysis, settings: PhononSettings) -> dict[str, Any]:
@@ -283,6 +291,7 @@ __all__ = [
     "Lattice",
     "force_errors",
     "forces_of",
+    "kept_elements",
     "lattice_errors",
     "lattice_solver",
     "pooled",

@@ -150,3 +150,23 @@ def test_forces_that_do_not_belong_are_refused(displaced, tmp_path, capsys):
     assert not (tmp_path / "out" / "phonopy_disp" / "phonopy.yaml").exists()
     assert main([*command, "--accept"]) == 0
     assert "Forces point along the displacements" in capsys.readouterr().out
+
+
+def test_an_earlier_set_is_set_aside(rock_salt, tmp_path):
+    out = tmp_path / "out"
+    assert main(["displace", rock_salt, *SMALL, "--random", "4", "--out", str(out)]) == 0
+    assert main(["displace", rock_salt, *SMALL, "--out", str(out)]) == 0
+    folder = out / "NaCl"
+    assert {p.name for p in folder.glob("POSCAR-*")} == {"POSCAR-001", "POSCAR-002"}
+    assert len(list((folder / "previous").glob("POSCAR-*"))) == 4
+
+
+def test_a_fit_whose_files_are_gone_is_made_again(displaced, tmp_path):
+    yaml, _ = displaced
+    command = ["fit", str(yaml), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    file = tmp_path / "out" / "phonopy_disp" / "force_constants.hdf5"
+    file.unlink()
+    assert main(command) == 0
+    assert file.exists()
+    assert main([*command, "--third", "--cutoff3", "0"]) == 1

@@ -256,3 +256,14 @@ def test_a_cell_without_third_order():
     x = np.ones(len(found))
     assert np.all(np.asarray(found.third(x).values) == 0)
     assert np.any(np.asarray(found.second(x).values) != 0)
+
+
+def test_residual_forces_know_the_whole_group():
+    """A supercell that breaks the axis of hcp allows no force that the crystal forbids."""
+    x = np.array([[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]])
+    a, c = 3.7, 6.0
+    lattice = np.array([[a, 0, 0], [-a / 2, a * np.sqrt(3) / 2, 0], [0, 0, c]])
+    crystal = structure(lattice, x @ lattice, [18, 18])
+    cell = supercell(crystal, [[2, 1, 0], [-1, 1, 0], [0, 0, 2]])
+    found = symmetry_adapted_basis(cell, space_group(crystal), (2,), residual_forces=True)
+    assert len(found.parts[0]) == 0

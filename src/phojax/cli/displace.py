@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import shutil
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from phojax.force_constants.displacements import (
 from phojax.io.displacement_files import write_displacements
 from phojax.potentials.catalogue import potential
 from phojax.screening.prepare import supercell_of
+
+_FILES = ("POSCAR", "POSCAR-*", "displaced.extxyz", "phonopy_disp.yaml")
 
 
 def add_parser(commands) -> None:
@@ -75,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
                 given = computed_forces(
                     model, given, on_part=lambda k, n, p=progress: p("forces", k, n)
                 )
+            _set_aside(job.folder)
             write_displacements(job.folder, given)
         except (InputError, OSError) as error:
             failed = True
@@ -89,6 +93,18 @@ def run(options: argparse.Namespace) -> int:
         for remark in remarks:
             print(f"  {job.name}: {remark}")
     return 1 if failed else 0
+
+
+def _set_aside(folder: pathlib.Path) -> None:
+    """Move an earlier set into the folder `previous`: calculations may rest on it."""
+    old = [path for pattern in _FILES for path in folder.glob(pattern)]
+    if not old:
+        return
+    previous = folder / "previous"
+    shutil.rmtree(previous, ignore_errors=True)
+    previous.mkdir()
+    for path in old:
+        path.replace(previous / path.name)
 
 
 def _distance(options: argparse.Namespace, usual: float) -> float:

@@ -180,7 +180,11 @@ def _done_or_computed(
             write_figures(job.folder, record, arrays, list(models))
         return record
 
-    return recorded(job, key, computed, progress, files=_FILES)
+    def whole() -> bool:
+        drawn = options.no_figures or (job.folder / "parity-forces.png").exists()
+        return drawn and (job.folder / "evaluation.npz").exists()
+
+    return recorded(job, key, computed, progress, files=_FILES, whole=whole)
 
 
 def _case(

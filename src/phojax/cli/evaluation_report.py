@@ -7,7 +7,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from phojax.cli.table import text_of
-from phojax.evaluation import pooled
+from phojax.evaluation import kept_elements, pooled
 from phojax.plots.evaluation import overlaid_bands, parity_figure
 from phojax.plots.figures import save_figure
 from phojax.screening.settings import PhononSettings
@@ -150,7 +150,7 @@ def write_figures(
             name: {"all": (reference[at], arrays[f"{what}_{slug(name)}"][at])}
             for name in names
             if f"{what}_{slug(name)}" in arrays
-            for at in [(reference != 0) | (arrays[f"{what}_{slug(name)}"] != 0)]
+            for at in [kept_elements(reference, arrays[f"{what}_{slug(name)}"])]
         }
         save_figure(parity_figure(shown, unit, title), folder / f"parity-{what}")
     if "path_distance" in arrays:

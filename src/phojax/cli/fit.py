@@ -152,7 +152,11 @@ def _done_or_computed(job: Job, options, progress: Progress) -> dict[str, Any]:
         progress("writing", 0, 0)
         return _written(job, given, found, list(remarks))
 
-    return recorded(job, key, computed, progress, files=_FILES)
+    def whole() -> bool:
+        names = _FILES if options.third else _FILES[:2]
+        return all((job.folder / name).exists() for name in names)
+
+    return recorded(job, key, computed, progress, files=_FILES, whole=whole)
 
 
 def _fit(given: DisplacementSet, options, progress: Progress) -> Fit:
@@ -160,7 +164,8 @@ def _fit(given: DisplacementSet, options, progress: Progress) -> Fit:
     group = space_group(cells.primitive, options.tolerance)
     cutoffs: dict[int, float | None] = {2: options.cutoff2}
     if options.third:
-        cutoffs[3] = options.cutoff3 or third_order_cutoff(cells)
+        given3 = options.cutoff3
+        cutoffs[3] = third_order_cutoff(cells) if given3 is None else given3
     progress("basis", 0, 0)
     basis = symmetry_adapted_basis(
         cells, group, orders=(2, 3) if options.third else (2,), cutoffs=cutoffs,

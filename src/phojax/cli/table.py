@@ -57,6 +57,8 @@ def printed_table(records: list[dict[str, Any]], settings: PhononSettings) -> st
 
 def text_of(rows: list[dict[str, Any]]) -> str:
     """Return rows as a table of text; what a row lacks is left blank."""
+    if not rows:
+        return "(nothing to show)"
     text = io.StringIO()
     pd.DataFrame(rows).fillna("").to_string(text, index=False)
     return text.getvalue()

@@ -156,8 +156,9 @@ def symmetry_adapted_basis(
     given: dict[int, float | None] = dict(cutoffs or {})
     if 3 in orders and 3 not in given:
         given[3] = third_order_cutoff(supercell)
-    group = preserving(group, supercell)
+    # The undisplaced crystal has the whole group, whatever the supercell.
     parts = [_first_order(supercell, group)] if residual_forces else []
+    group = preserving(group, supercell)
     operations = _supercell_operations(supercell, group)
     for order in orders:
         part = _of_order(order, supercell, operations, given.get(order))
