@@ -1,0 +1,1 @@
+"""Molecular dynamics and ion transport; imports nothing of phonons."""
