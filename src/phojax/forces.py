@@ -23,11 +23,12 @@ from phojax.structure import Structure, strained
 
 def energy(potential: Potential, crystal: Structure, graph: Any) -> Float[Array, ""]:
     """Return the energy of the cell in eV. Differentiable in structure and parameters."""
-    found = potential.energy(potential.params, _cast(potential, crystal), graph)
+    found = potential.energy(potential.params, in_precision_of(potential, crystal), graph)
     return found.astype(crystal.positions.dtype)
 
 
-def _cast(potential: Potential, crystal: Structure) -> Structure:
+def in_precision_of(potential: Potential, crystal: Structure) -> Structure:
+    """Return the structure with positions and cell in the precision of the parameters."""
     real = [
         x.dtype for x in jax.tree.leaves(potential.params) if jnp.issubdtype(x.dtype, jnp.floating)
     ]
@@ -39,7 +40,7 @@ def _cast(potential: Potential, crystal: Structure) -> Structure:
 
 def _predicted(potential: Potential, crystal: Structure, graph: Any):
     assert potential.predict is not None
-    found = potential.predict(potential.params, _cast(potential, crystal), graph)
+    found = potential.predict(potential.params, in_precision_of(potential, crystal), graph)
     return tuple(x.astype(crystal.positions.dtype) for x in found)
 
 
