@@ -1,0 +1,355 @@
+"""Trajectories of molecular dynamics from files, made continuous and checked.
+
+Most programs wrap atoms back into the cell. An atom that moves by less than half the cell between
+two frames is followed by the nearest image,
+
+    s_t = s_(t-1) + f - round(f),   f = (r_t - s_(t-1)) h⁻¹,
+
+in units of a reduced basis h of the lattice, whose vectors are as short and as orthogonal as can
+be. Only lattice vectors are added, so positions that were continuous come back bit by bit. Where a
+file says how atoms were wrapped (LAMMPS xu or ix, our own arrays), it is believed instead.
+"""
+
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import ase.io
+import numpy as np
+from ase.geometry.minkowski_reduction import minkowski_reduce
+from jaxtyping import Float
+
+from phojax.checks import InputError, fail
+from phojax.io.structures import check_readable
+from phojax.io.trajectory_formats import (
+    ASE_VELOCITY,
+    CutShort,
+    Frame,
+    Types,
+    ase_frame,
+    extxyz_frames,
+    lammps_frames,
+    opened,
+    traj_frames,
+    vasprun_frames,
+    xdatcar_frames,
+)
+from phojax.md.trajectory import Trajectory
+from phojax.structure import STANDARD_MASSES
+
+_SAME_CELL = 1e-6  # of the cell: rounding in files
+_STEADY_CELL = 1e-3  # beyond this the run was not at constant volume
+_FAR = 0.4  # of a cell between frames, where the nearest image begins to be a guess
+_FOR_UNITS = 50  # frames that the unit of velocities is recognised from
+_UNITS = {"Å/ps": 1.0, "Å/fs": 1e3, "Å per ASE's unit of time": ASE_VELOCITY}
+
+
+def read_trajectory(
+    path: str | os.PathLike,
+    *,
+    interval_ps: float | None = None,
+    every: int = 1,
+    start: int = 0,
+    types: Types | None = None,
+) -> Trajectory:
+    """Return the frames of a run at constant volume, positions unwrapped.
+
+    Args:
+        path: ASE .traj, extxyz, XDATCAR, vasprun.xml, a LAMMPS text dump in units metal or real,
+            the .npz of `write_trajectory_npz`, or another format that ASE recognises. A time is
+            taken from `time_ps` or `time_fs` in extxyz and .traj, POTIM in vasprun.xml,
+            `dump_modify time yes units yes` of LAMMPS.
+        interval_ps: Time between successive frames of the file, where it does not hold it.
+        every: Keep every n-th frame; all are read to follow the atoms.
+        start: Frames left out at the beginning.
+        types: Elements of the types of a LAMMPS dump without a column `element`.
+
+    Raises:
+        InputError: a file that cannot be read; no time between frames, or one that varies; other
+            atoms or another order than in the first frame; a cell that changes by more than
+            1e-3; fewer than 2 frames.
+    """
+    path = pathlib.Path(path)
+    check_readable(path)
+    if every < 1 or start < 0:
+        raise fail(f"every {every}, start {start}", "every at least 1, start at least 0")
+    try:
+        if zipfile.is_zipfile(path):
+            return _stored(path, interval_ps, every, start)
+        run = _Run(every)
+        _follow(run, _frames(path, types), start)
+        return _assembled(run, interval_ps)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _frames(path: pathlib.Path, types: Types | None) -> Iterator[Frame]:
+    """Return the reader that the name or the content asks for."""
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if start.startswith(b"- of Ulm"):
+        return traj_frames(path)
+    with opened(path) as file:
+        head = "".join(line for line, _ in zip(file, range(8), strict=False))
+    if head.startswith("ITEM:"):
+        return lammps_frames(path, types)
+    if "<modeling>" in head:
+        return vasprun_frames(path)
+    if "Direct configuration" in head or "XDATCAR" in path.name.upper():
+        return xdatcar_frames(path)
+    second = head.split("\n")[1] if "\n" in head else ""
+    if "Lattice=" in second or "Properties=" in second:
+        return extxyz_frames(path)
+    return (ase_frame(atoms) for atoms in ase.io.iread(path, ":"))
+
+
+@dataclass
+class _Run:
+    """What has been read so far; the cell is that of the first frame."""
+
+    every: int
+    first: Frame | None = None
+    read: int = 0
+    positions: list[np.ndarray] = field(default_factory=list)
+    velocities: list[np.ndarray] = field(default_factory=list)
+    early: list[np.ndarray] = field(default_factory=list)
+    early_velocities: list[np.ndarray] = field(default_factory=list)
+    cells: list[np.ndarray] = field(default_factory=list)
+    clock: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    far: float = 0.0
+    repeated: int = 0
+
+
+def _follow(run: _Run, frames: Iterator[Frame], start: int) -> None:
+    """Read all frames, check each against the first and follow the atoms."""
+    number, last = 0, np.zeros(0)
+    basis = inverse = np.eye(3)
+    try:
+        for number, frame in enumerate(frames, 1):
+            if number <= start:
+                continue
+            first = run.first
+            if first is None:
+                first = run.first = frame
+                _check_first(frame)
+                basis = np.asarray(minkowski_reduce(frame.cell)[0])
+                inverse = np.linalg.inv(basis)
+            _check_same(frame, first, number)
+            now = _clock(frame)
+            if run.clock and now is not None and now == run.clock[-1]:
+                run.repeated += 1  # restarted runs write the frame they start from again
+                continue
+            positions = frame.positions
+            if _change(frame.cell, first.cell) > _SAME_CELL:
+                positions = positions @ np.linalg.solve(frame.cell, first.cell)
+            if not frame.continuous and run.read:
+                step = (positions - last) @ inverse
+                whole = np.rint(step)
+                run.far = max(run.far, float(np.abs(step - whole).max(initial=0.0)))
+                positions = positions - whole @ basis
+            last = positions
+            _keep(run, frame, positions, now)
+    except InputError:
+        raise
+    except CutShort as error:
+        if not run.positions:
+            raise fail("it ends inside its first frame", "complete frames") from error
+        run.notes.append(f"the file ends inside frame {number + 1}, which is left out")
+    except Exception as error:  # every parser fails in its own way
+        raise fail(
+            f"frame {number + 1} cannot be read ({type(error).__name__}: {error})",
+            "a trajectory in a format known here",
+            "The file may be damaged, or of another format than its name says",
+        ) from error
+
+
+def _keep(run: _Run, frame: Frame, positions: np.ndarray, now: float | None) -> None:
+    if run.read % run.every == 0:
+        run.positions.append(positions)
+        if frame.velocities is not None:
+            run.velocities.append(frame.velocities)
+    if run.read < _FOR_UNITS and frame.velocities is not None:
+        run.early.append(positions)
+        run.early_velocities.append(frame.velocities)
+    run.cells.append(frame.cell)
+    if now is not None:
+        run.clock.append(now)
+    run.read += 1
+
+
+def _clock(frame: Frame) -> float | None:
+    """Return the time, or the number of the step where there is none."""
+    return frame.time_ps if frame.time_ps is not None else frame.step
+
+
+def _change(cell: np.ndarray, first: np.ndarray) -> float:
+    return float(np.abs(cell - first).max() / np.linalg.norm(first, axis=1).max())
+
+
+def _check_first(frame: Frame) -> None:
+    if abs(np.linalg.det(frame.cell)) < 1e-3:
+        raise fail("a first frame without a cell", "three lattice vectors in the file")
+    if len(frame.numbers) == 0 or frame.numbers.min() < 1:
+        raise fail("a first frame without atoms or with dummy atoms", "elements")
+
+
+def _check_same(frame: Frame, first: Frame, number: int) -> None:
+    if len(frame.numbers) != len(first.numbers):
+        raise fail(
+            f"frame {number} has {len(frame.numbers)} atoms",
+            f"{len(first.numbers)} as in the first",
+            "Atoms may not come or go; the file may hold several runs",
+        )
+    other = np.flatnonzero(frame.numbers != first.numbers)
+    if len(other):
+        at = int(other[0])
+        raise fail(
+            f"frame {number} has element {frame.numbers[at]} as atom {at + 1}",
+            f"{first.numbers[at]} as in the first frame: the order of the atoms must not change",
+            "Sort the frames (LAMMPS: dump_modify sort id)",
+        )
+    change = _change(frame.cell, first.cell)
+    if change > _STEADY_CELL:
+        raise fail(
+            f"the cell of frame {number} differs from the first by {change:.2g} of its length",
+            f"a constant cell (at most {_STEADY_CELL:g})",
+            "Diffusion and densities are of a run at constant volume: use NVT, or start=… after "
+            "the cell has settled",
+        )
+
+
+def _assembled(run: _Run, interval_ps: float | None) -> Trajectory:
+    if run.first is None or len(run.positions) < 2:
+        raise fail(f"{len(run.positions)} frames", "at least 2", "Check start, every and the file")
+    first, notes = run.first, run.notes
+    if run.repeated:
+        notes.append(f"{run.repeated} frames repeat the time of the frame before and are left out")
+    interval = _interval(run, interval_ps)
+    if run.far > _FAR:
+        notes.append(
+            f"an atom moves by {run.far:.2f} of a lattice vector between frames; at 0.5 its path "
+            "is lost: write frames more often"
+        )
+    positions = np.array(run.positions)
+    run.positions.clear()
+    cell = first.cell
+    if max(_change(c, cell) for c in run.cells) > _SAME_CELL:
+        mean = np.mean(run.cells, axis=0)
+        positions = positions @ np.linalg.solve(cell, mean)
+        notes.append(f"the cell varies by up to {_STEADY_CELL:g}: positions refer to its mean")
+        cell = mean
+    masses = STANDARD_MASSES[first.numbers] if first.masses is None else first.masses
+    velocities = _velocities(run, len(positions), interval)
+    return Trajectory(
+        positions, cell, first.numbers, masses, interval * run.every, velocities, tuple(notes)
+    )
+
+
+def _interval(run: _Run, given: float | None) -> float:
+    """Return the time between successive frames in ps; raise where it varies or is not known."""
+    assert run.first is not None
+    known: float | None = None
+    if len(run.clock) == run.read:
+        steps = np.diff(run.clock)
+        # 1e-3 of an interval, and what twelve digits leave of a long time
+        allowed = 1e-3 * abs(np.median(steps)) + 1e-11 * abs(run.clock[-1])
+        uneven = np.flatnonzero(np.abs(steps - np.median(steps)) > allowed)
+        if len(uneven) or np.median(steps) <= 0:
+            at = int(uneven[0]) if len(uneven) else 0
+            raise fail(
+                f"{steps[at]:.6g} between frames {at + 1} and {at + 2} (ps or steps), "
+                f"{np.median(steps):.6g} between most",
+                "equal intervals",
+                "Frames are missing, or runs were joined: read them apart",
+            )
+        if run.first.time_ps is not None:
+            known = float((run.clock[-1] - run.clock[0]) / (len(run.clock) - 1))
+    if given is None and known is None:
+        held = run.first.time_open
+        raise fail(
+            "the time between frames is not in the file"
+            + ("" if held is None else " (it holds times, but not their unit)"),
+            "a time",
+            "Give it: interval_ps=…, or --interval in ps",
+        )
+    if given is None:
+        assert known is not None
+        return known
+    if known is not None and abs(known - given) > 1e-3 * given:
+        run.notes.append(f"the file says {known:.6g} ps between frames; {given:.6g} ps were given")
+    return float(given)
+
+
+def _velocities(
+    run: _Run, frames: int, interval: float
+) -> Float[np.ndarray, "frame atom 3"] | None:
+    """Return velocities in Å/ps; without a stated unit, that which the positions bear out."""
+    assert run.first is not None
+    if not run.velocities:
+        return None
+    if len(run.velocities) != frames:
+        run.notes.append("velocities that only some frames have are left out")
+        return None
+    velocities = np.array(run.velocities)
+    if not np.isfinite(velocities).all() or not velocities.any():
+        run.notes.append("velocities that are zero or not finite are left out")
+        return None
+    unit = run.first.velocity_unit
+    if unit is not None:
+        return velocities * unit
+    name = _recognised(np.array(run.early), np.array(run.early_velocities), interval)
+    if name is None:
+        run.notes.append("velocities of a unit that the positions do not bear out are left out")
+        return None
+    run.notes.append(f"velocities are taken to be in {name}, as the positions say")
+    return velocities * _UNITS[name]
+
+
+def _recognised(positions: np.ndarray, velocities: np.ndarray, interval: float) -> str | None:
+    """Return the unit in which velocities agree with central differences of positions."""
+    if len(positions) < 3:
+        return None
+    moved = (positions[2:] - positions[:-2]) / (2 * interval)
+    stated = velocities[1:-1]
+    product = np.sum(moved * stated)
+    likeness = product / np.sqrt(np.sum(moved**2) * np.sum(stated**2))
+    ratio = product / np.sum(stated**2)
+    if not likeness > 0.5:
+        return None
+    for name, unit in _UNITS.items():
+        if 0.4 < ratio / unit < 1.5:  # differences over finite times miss part of the motion
+            return name
+    return None
+
+
+def _stored(path: pathlib.Path, interval_ps: float | None, every: int, start: int) -> Trajectory:
+    """Return what `write_trajectory_npz` has written."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            held = dict(file)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise fail(f"it cannot be read ({error})", "a complete .npz") from error
+    missing = {"positions", "cell", "numbers", "masses", "interval_ps"} - set(held)
+    if missing:
+        raise fail(f"no array {', '.join(sorted(missing))}", "arrays of write_trajectory_npz")
+    kept = slice(start, None, every)
+    velocities = held.get("velocities")
+    found = Trajectory(
+        held["positions"][kept].astype(float),
+        held["cell"],
+        held["numbers"],
+        held["masses"],
+        float(held["interval_ps"]) * every,
+        None if velocities is None else velocities[kept].astype(float),
+        tuple(str(n) for n in held.get("notes", ())),
+    )
+    if len(found) < 2:
+        raise fail(f"{len(found)} frames", "at least 2", "Check start and every")
+    if interval_ps is not None and abs(interval_ps * every / found.interval_ps - 1) > 1e-3:
+        note = f"the file says {found.interval_ps / every:.6g} ps between frames"
+        notes = (*found.notes, f"{note}; {interval_ps:.6g} ps were given")
+        found = replace(found, interval_ps=interval_ps * every, notes=notes)
+    return found
