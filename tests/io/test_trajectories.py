@@ -234,6 +234,22 @@ def test_lammps_times_types_and_units(run, tmp_path):
     assert "repeat" in found.notes[0]
 
 
+@pytest.mark.parametrize("names", ["x", "xs", "xu"])
+def test_lammps_frames_as_ase_has_them(tmp_path, names):
+    cell = np.array([[6.2, 0, 0], [2.7, 6.5, 0], [-2.4, 1.9, 7.0]])
+    run = _run(frames=3, cell=cell)
+    path = tmp_path / "a.dump"
+    path.write_text(_lammps(_images(run, wrap=False), names))
+    theirs = ase.io.read(path, ":", format="lammps-dump-text")
+    ours = read_trajectory(path, interval_ps=DT)
+    np.testing.assert_allclose(ours.cell, theirs[0].cell, atol=1e-10)
+    np.testing.assert_array_equal(ours.numbers, theirs[0].numbers)
+    for n, atoms in enumerate(theirs):
+        apart = (ours.positions[n] - atoms.positions) @ np.linalg.inv(cell)
+        np.testing.assert_allclose(apart, np.rint(apart), atol=1e-10)
+    np.testing.assert_allclose(ours.positions[0], theirs[0].positions, atol=1e-10)
+
+
 @pytest.mark.parametrize(("unit", "name"), [(1.0, "Å/ps"), (1e-3, "Å/fs")])
 def test_the_unit_of_velocities_is_recognised(run, tmp_path, unit, name):
     images = _images(run)
@@ -283,11 +299,14 @@ def test_a_last_frame_cut_short_is_left_out(run, tmp_path, kind):
     else:
         ase.io.write(path, images, format={"XDATCAR": "vasp-xdatcar"}.get(kind))
     whole = path.read_bytes()
-    if kind != "traj":  # the index of .traj is moved when a frame is complete
-        path.write_bytes(whole[:-40])
-        found = read_trajectory(path, interval_ps=DT)
-        assert len(found) == 59
-        assert "frame 60" in found.notes[0]
+    path.write_bytes(whole[:-40])
+    found = read_trajectory(path, interval_ps=DT)
+    assert len(found) == 59
+    assert "frame 60" in found.notes[0]
+    path.write_bytes(whole[: int(0.71 * len(whole))])
+    found = read_trajectory(path, interval_ps=DT)
+    assert 35 < len(found) < 50
+    assert f"frame {len(found) + 1}," in found.notes[0]
     path.write_bytes(whole[:700])
     with pytest.raises(InputError, match=path.name):
         read_trajectory(path, interval_ps=DT)

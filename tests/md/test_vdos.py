@@ -146,6 +146,26 @@ def test_brownian_motion_gives_its_diffusion_coefficient():
     assert found.centre_vibrational_THz[0] > found.centre_all_THz[0]
 
 
+def test_the_tail_that_friction_gives_is_cut_off():
+    """A damped oscillator at 5 THz: its centre grows with the grid unless the integral ends."""
+    gamma, nu = 2.0, 5.0
+    omega = np.sqrt((2 * np.pi * nu) ** 2 - gamma**2 / 4)
+    centres, tails = [], []
+    for interval in (0.01, 0.0025):
+        t = np.arange(round(12 / interval)) * interval
+        swing = np.cos(omega * t) - gamma / (2 * omega) * np.sin(omega * t)
+        vacf = (np.exp(-gamma * t / 2) * swing)[:, None]
+        found = vdos_from_vacf(vacf, interval, (3,), window_ps=10.0)
+        ended = vdos_from_vacf(vacf, interval, (3,), window_ps=10.0, highest_THz=20.0)
+        centres.append(found.centre_all_THz[0])
+        tails.append(ended.centre_all_THz[0])
+        assert "above 20 THz" in ended.notes[-1]
+    # from 50 to 200 THz; on the coarser grid what lies beyond 50 THz is folded back
+    assert 0.5 < (centres[1] - centres[0]) / (gamma / np.pi**2 * np.log(4)) < 1.2
+    assert abs(tails[1] - tails[0]) < 0.02
+    assert tails[1] < centres[1] - 0.4
+
+
 def test_both_centres_where_part_diffuses():
     tau = np.arange(2001) * 0.01
     both = 1 + np.cos(2 * np.pi * 4 * tau)

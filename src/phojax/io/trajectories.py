@@ -236,10 +236,11 @@ def _assembled(run: _Run, interval_ps: float | None) -> Trajectory:
     positions = np.array(run.positions)
     run.positions.clear()
     cell = first.cell
-    if max(_change(c, cell) for c in run.cells) > _SAME_CELL:
+    change = max(_change(c, cell) for c in run.cells)
+    if change > _SAME_CELL:
         mean = np.mean(run.cells, axis=0)
         positions = positions @ np.linalg.solve(cell, mean)
-        notes.append(f"the cell varies by up to {_STEADY_CELL:g}: positions refer to its mean")
+        notes.append(f"the cell varies by up to {change:.2g}: positions refer to its mean")
         cell = mean
     masses = STANDARD_MASSES[first.numbers] if first.masses is None else first.masses
     velocities = _velocities(run, len(positions), interval)

@@ -100,12 +100,21 @@ def traj_frames(path: pathlib.Path) -> Iterator[Frame]:
         for n in range(len(images)):
             try:
                 atoms = images[n]
-            except Exception as error:  # the binary parser fails in many ways on a cut file
-                if n + 1 == len(images):
+            except Exception as error:  # the binary parser fails in many ways
+                if _cut(images):
                     raise CutShort from error
                 raise
             assert isinstance(atoms, Atoms)
             yield ase_frame(atoms)
+
+
+def _cut(images: TrajectoryReader) -> bool:
+    """Return whether the last frame is unreadable, as in a file that was cut or half copied."""
+    try:
+        images[len(images) - 1]
+    except Exception:  # as above
+        return True
+    return False
 
 
 def extxyz_frames(path: pathlib.Path) -> Iterator[Frame]:
@@ -141,7 +150,7 @@ def xdatcar_frames(path: pathlib.Path) -> Iterator[Frame]:
 
 def vasprun_frames(path: pathlib.Path) -> Iterator[Frame]:
     """Yield the frames of vasprun.xml, one per ionic step; POTIM gives the time of dynamics."""
-    numbers, masses = np.zeros(0, int), np.zeros(0)
+    numbers, masses = np.zeros(0, int), None
     settings: dict[str, str] = {}
     done = 0
     with opened(path) as file:
@@ -161,7 +170,7 @@ def vasprun_frames(path: pathlib.Path) -> Iterator[Frame]:
             raise CutShort from error
 
 
-def _vasprun_atoms(element: ElementTree.Element) -> tuple[np.ndarray, np.ndarray]:
+def _vasprun_atoms(element: ElementTree.Element) -> tuple[np.ndarray, np.ndarray | None]:
     atoms = [
         row.findtext("c", "").strip() for row in element.iterfind("array[@name='atoms']/set/rc")
     ]
@@ -170,13 +179,14 @@ def _vasprun_atoms(element: ElementTree.Element) -> tuple[np.ndarray, np.ndarray
         cells = [c.text or "" for c in row.iter("c")]
         masses[cells[1].strip()] = float(cells[2])
     symbols = [a.split("_")[0] for a in atoms]
-    return _numbers(symbols), np.array([masses[a] for a in atoms])
+    known = all(a in masses for a in atoms)
+    return _numbers(symbols), np.array([masses[a] for a in atoms]) if known else None
 
 
 def _vasprun_frame(
     element: ElementTree.Element,
     numbers: np.ndarray,
-    masses: np.ndarray,
+    masses: np.ndarray | None,
     settings: Mapping[str, str],
     done: int,
 ) -> Frame:

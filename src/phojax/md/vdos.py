@@ -10,6 +10,11 @@ is 1/W wide), and (3) the mean frequency of its modes. g_s(0) is not zero where 
 D = k_B T g_s(0) / 4 m for an element; (3) is therefore given over all ν > 0 and without what is
 below 0.1 THz (PHYSICS E5). The mass-weighted total comes last, after the species.
 
+A thermostat with friction γ (Langevin) broadens every line to a Lorentzian, whose tail γ/π²ν² moves
+(3) by γ/π² ln(ν₂/ν₁) between ν₁ and ν₂: 0.15 THz for 1 ps⁻¹ from 20 THz to the end of the grid at
+83 THz (6 fs between frames), and without bound as frames come closer. `highest_THz`, above the
+highest vibration, ends the integrals where nothing but the tail is left.
+
 Where a run holds no velocities they are central differences of positions, which see a motion of
 frequency ν reduced by sin(x)/x, x = 2πν dt. (2) is divided by its square up to three quarters of
 the highest frequency, where that factor is 0.09; beyond, nothing is said.
@@ -70,8 +75,8 @@ class VibrationalDos:
         species: Atomic numbers, ascending; 0 for the total.
         window_ps: W.
         resolution_THz: Width of a sharp line at half of its height.
-        centre_all_THz: Eq. (3) over ν > 0.
-        centre_vibrational_THz: Eq. (3) over ν > 0.1 THz.
+        centre_all_THz: Eq. (3) over ν > 0, up to `highest_THz` where that was given.
+        centre_vibrational_THz: Eq. (3) over ν > 0.1 THz, likewise.
         diffusive_share: Integral of (2) below 0.1 THz.
         differenced: Whether central differences have been corrected for.
         notes: What a reader should know.
@@ -133,7 +138,13 @@ def _velocities(source: np.ndarray, interval: float, differenced: bool) -> np.nd
     return (source[2:] - source[:-2]) / (2 * interval) if differenced else source
 
 
-def vdos(run: Trajectory, *, window_ps: float = 10.0, padding: int = 4) -> VibrationalDos:
+def vdos(
+    run: Trajectory,
+    *,
+    window_ps: float = 10.0,
+    padding: int = 4,
+    highest_THz: float | None = None,
+) -> VibrationalDos:
     """Return the densities of states of a run; see `vdos_from_vacf`."""
     found = velocity_autocorrelation(run, longest_ps=window_ps)
     notes = []
@@ -146,6 +157,7 @@ def vdos(run: Trajectory, *, window_ps: float = 10.0, padding: int = 4) -> Vibra
         found.species,
         window_ps=min(window_ps, reached),
         padding=padding,
+        highest_THz=highest_THz,
         differenced=found.differenced,
         notes=notes,
     )
@@ -158,6 +170,7 @@ def vdos_from_vacf(
     *,
     window_ps: float | None = None,
     padding: int = 4,
+    highest_THz: float | None = None,
     differenced: bool = False,
     notes: Sequence[str] = (),
 ) -> VibrationalDos:
@@ -169,6 +182,8 @@ def vdos_from_vacf(
         species: Atomic number of each column.
         window_ps: W of eq. (2); by default and at most the longest lag.
         padding: The frequencies are at most 1 / (2 W padding) apart.
+        highest_THz: Where the integrals of (3) and of the diffusive share end; by default with the
+            grid.
         differenced: Whether the velocities are central differences of positions.
         notes: Kept with the result.
 
@@ -208,8 +223,16 @@ def vdos_from_vacf(
             f"lines are {resolution:.2g} THz wide: what is below {DIFFUSIVE_THz} THz is not "
             f"resolved; use a window of {1 / DIFFUSIVE_THz:.0f} ps or more"
         )
-    everything, centre_all = _integrals(frequencies, density, 0.0)
-    vibrational, centre_vibrational = _integrals(frequencies, density, DIFFUSIVE_THz)
+    inside = frequencies <= (np.inf if highest_THz is None else highest_THz)
+    if frequencies[inside][-1] <= DIFFUSIVE_THz:
+        raise fail(f"highest_THz {highest_THz}", f"more than {DIFFUSIVE_THz} THz")
+    if not inside.all():
+        beyond = 1 - np.trapezoid(density[inside, -1], frequencies[inside])
+        told.append(f"{beyond:.2g} of the density lies above {highest_THz:g} THz and is left out")
+    everything, centre_all = _integrals(frequencies[inside], density[inside], 0.0)
+    vibrational, centre_vibrational = _integrals(
+        frequencies[inside], density[inside], DIFFUSIVE_THz
+    )
     return VibrationalDos(
         frequencies,
         density,
