@@ -126,7 +126,7 @@ def accumulated(
 ) -> tuple[Accumulators, Series]:
     """Return the sums with a chunk of frames added, and its numbers per frame."""
     x = _without_drift(systems, sums.first, frames.positions)
-    v = frames.velocities - _drift(systems, frames.velocities)[:, :, None]
+    v = frames.velocities - _drift(_shares(systems), frames.velocities)[:, :, None]
     rows = jnp.arange(len(x))
     alive = frames.alive & (rows < frames.count)[:, None]
     sums = _velocities_added(systems, sums, v, alive, frames.count)
@@ -191,12 +191,18 @@ def _membership(systems: Systems) -> Float[Array, "system atom species"]:
     return of / jnp.maximum(1, jnp.sum(of, axis=1, keepdims=True))
 
 
-def _drift(systems: Systems, values):
-    return jnp.einsum("si,tsia->tsa", systems.host_weights, values)
+def _shares(systems: Systems) -> Float[Array, "system atom"]:
+    """Return the share of each atom in the centre of mass of all."""
+    masses = jnp.where(systems.real, systems.crystals.masses, 0)
+    return masses / jnp.sum(masses, axis=1, keepdims=True)
+
+
+def _drift(weights, values):
+    return jnp.einsum("si,tsia->tsa", weights, values)
 
 
 def _without_drift(systems: Systems, first, positions):
-    moved = _drift(systems, positions) - _drift(systems, first[None])
+    moved = _drift(systems.host_weights, positions - first)
     return positions - moved[:, :, None]
 
 
