@@ -1,0 +1,216 @@
+"""Runs of `phojax md`: what is prepared, what moves together, and what is kept on the way."""
+
+import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phojax.checks import InputError
+from phojax.io.records import read_modes, write_modes
+from phojax.md.checkpoint import RunCheckpoints
+from phojax.md.integrator import Frames
+from phojax.md.protocol import Protocol
+from phojax.md.run import Run, Watch, run
+from phojax.md.systems import Systems, systems
+from phojax.md.trajectory import Trajectory
+from phojax.potentials.contract import Potential
+from phojax.relax import Relaxation
+from phojax.screening.prepare import planned, relaxed
+from phojax.screening.settings import PhononSettings
+from phojax.screening.store import Checkpoint
+from phojax.structure import Structure, supercell
+from phojax.symmetry import space_group
+
+NETWORK = 1000
+"""Potentials of more parameters than that run in float32 by default."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A crystal ready to move.
+
+    Attributes:
+        crystal: The supercell.
+        matrix: Its vectors in units of the primitive ones.
+        space_group: Of the primitive cell.
+        relaxation: None where none was asked for.
+        notes: What a reader of the record should know.
+    """
+
+    crystal: Structure
+    matrix: tuple[tuple[int, int, int], ...]
+    space_group: str
+    relaxation: Relaxation | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What one crystal's systems have done: their numbers in the run, and the run.
+
+    Attributes:
+        run: Of all systems that moved together.
+        numbers: The places of this crystal's systems in it.
+        temperatures: K, of each.
+        replicas: Of each.
+        trajectories: (place in the run) -> its frames, where they were asked for.
+    """
+
+    run: Run
+    numbers: tuple[int, ...]
+    temperatures: tuple[float, ...]
+    replicas: tuple[int, ...]
+    trajectories: Callable[[int], Trajectory] | None
+
+
+def prepared(
+    crystal: Structure,
+    notes: list[str],
+    model: Potential,
+    settings: PhononSettings,
+    progress,
+    checkpoint: Checkpoint,
+    repeat: tuple[int, int, int] | None,
+) -> Prepared:
+    """Return the supercell that will move, of the relaxed primitive cell.
+
+    Args:
+        crystal: As read.
+        notes: What its reader warned of.
+        model: In float64.
+        settings: Of relaxation and supercell.
+        progress: Where progress is told.
+        checkpoint: Where the relaxation is kept.
+        repeat: Repetitions of the cell as read, which then is neither standardised nor made
+            near-cubic; None for the near-cubic supercell.
+
+    Raises:
+        InputError: no mobile ion, unknown elements, a potential without finite values.
+    """
+    plan = planned(crystal, model, settings)
+    if repeat is not None:
+        group = space_group(crystal, settings.symmetry_tolerance)
+        plan = replace(plan, primitive=crystal, group=group, cell=supercell(crystal, repeat))
+    primitive, relaxation = plan.primitive, None
+    if settings.relax:
+        relaxation = relaxed(plan, model, settings, progress, checkpoint)
+        primitive = relaxation.structure
+    cell = replace(plan.cell, primitive=primitive)
+    return Prepared(cell.structure, cell.matrix, plan.group.symbol, relaxation, list(notes))
+
+
+def moved(
+    crystals: list[Prepared],
+    model: Potential,
+    mobile: str,
+    temperatures: tuple[float, ...],
+    replicas: int,
+    protocol: Protocol,
+    folder: pathlib.Path,
+    key: str,
+    *,
+    checkpoint_every: int,
+    report,
+    keep_frames: bool,
+    watch_of: Callable[[Systems], Watch | None],
+) -> list[Moved]:
+    """Return what the systems of some crystals did, all of them side by side.
+
+    Args:
+        crystals: What moves.
+        model: In the precision it is to run in.
+        mobile: Symbol of the mobile element.
+        temperatures: K, each of every crystal.
+        replicas: Systems per crystal and temperature.
+        protocol: How.
+        folder: Where checkpoints and frames are kept until all is done.
+        key: What all of it depends on.
+        checkpoint_every: Steps.
+        report: Where progress is told.
+        keep_frames: Whether frames are kept.
+        watch_of: Returns what looks after the systems.
+    """
+    each = [(T, r) for T in temperatures for r in range(replicas)]
+    together = systems(
+        [c.crystal for c in crystals for _ in each],
+        [T for _ in crystals for T, _ in each],
+        mobile,
+        seed=protocol.seed,
+        replicas=[r for _ in crystals for _, r in each],
+    )
+    parts = _Parts(folder / "frames") if keep_frames else None
+    done = run(
+        model,
+        together,
+        protocol,
+        checkpoints=RunCheckpoints(folder / "run", key),
+        checkpoint_every=checkpoint_every,
+        report=report,
+        on_frames=parts.add if parts else None,
+        watch=watch_of(together),
+    )
+    found = []
+    for place in range(len(crystals)):
+        numbers = tuple(range(place * len(each), (place + 1) * len(each)))
+        found.append(
+            Moved(
+                done,
+                numbers,
+                tuple(T for T, _ in each),
+                tuple(r for _, r in each),
+                (lambda n: parts.of(done, n)) if parts else None,
+            )
+        )
+    return found
+
+
+def in_precision(model: Potential, wanted: str | None) -> tuple[Potential, str]:
+    """Return the potential in the precision that it moves atoms in, and its name.
+
+    Args:
+        model: In float64.
+        wanted: "single", "double", or None for single where it is a network.
+    """
+    size = sum(np.size(x) for x in jax.tree.leaves(model.params))
+    name = wanted or ("single" if size > NETWORK else "double")
+    return (model.astype(jnp.float32) if name == "single" else model), name
+
+
+class _Parts:
+    """Frames of a run on disk, a file per chunk: the same ones written again are the same."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+
+    def add(self, first: int, frames: Frames) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        count = int(frames.count)
+        write_modes(
+            self._folder / f"{first:09d}.npz",
+            {
+                "positions": np.asarray(frames.positions)[:count],
+                "velocities": np.asarray(frames.velocities)[:count],
+                "alive": np.asarray(frames.alive)[:count],
+            },
+        )
+
+    def of(self, done: Run, number: int) -> Trajectory:
+        """Return the frames of one system, up to where it was sane."""
+        files = [read_modes(path) for path in sorted(self._folder.glob("*.npz"))]
+        alive = np.concatenate([f["alive"][:, number] for f in files])
+        if alive.sum() < 2:
+            raise InputError("fewer than 2 frames were sane; expected a trajectory")
+        real = np.asarray(done.systems.real[number])
+        one: dict[str, Any] = {
+            name: np.concatenate([f[name][:, number] for f in files])[alive][:, real]
+            for name in ("positions", "velocities")
+        }
+        crystal = jax.tree.map(lambda x: np.asarray(x[number]), done.systems.crystals)
+        return Trajectory(
+            cell=crystal.cell, numbers=crystal.numbers[real], masses=crystal.masses[real],
+            interval_ps=done.protocol.interval_ps, **one,
+        )  # fmt: skip
