@@ -4,6 +4,9 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.md.verlet import VelocityVerlet
 from pymatgen.core.trajectory import Trajectory as PymatgenTrajectory
 from pymatgen.io.vasp.outputs import Xdatcar
 
@@ -266,6 +269,22 @@ def test_the_unit_of_velocities_is_recognised(run, tmp_path, unit, name):
     found = read_trajectory(tmp_path / "a.extxyz", interval_ps=DT)
     assert found.velocities is None
     assert "left out" in found.notes[0]
+
+
+def test_dynamics_of_ase_say_their_time(tmp_path):
+    atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+    atoms.calc = EMT()
+    atoms.set_momenta(np.random.default_rng(0).normal(0, 1, (8, 3)))
+    path = str(tmp_path / "a.traj")
+    with VelocityVerlet(atoms, 2 * units.fs, trajectory=path, loginterval=5) as dynamics:
+        dynamics.run(60)
+    found = read_trajectory(path)
+    assert found.interval_ps == pytest.approx(0.01, rel=1e-9)
+    assert len(found) == 13
+    # 10 fs apart: what they move in between is the mean of their velocities, nearly
+    moved = np.diff(found.positions, axis=0) / 0.01
+    mean = (found.velocities[1:] + found.velocities[:-1]) / 2
+    assert np.abs(moved - mean).max() < 0.03 * np.abs(mean).max()
 
 
 def test_appending_and_cutting_back(run, tmp_path):

@@ -185,6 +185,16 @@ def test_cores_across_the_faces_of_a_skewed_cell_against_brute_force():
                 assert site[k, i] == -1
 
 
+def test_the_shortest_distance_in_a_very_skewed_cell():
+    cell = np.array([[4.0, 0, 0], [9.0, 3.0, 0], [-7.0, 10.0, 3.5]])
+    images = np.stack(np.meshgrid(*[np.arange(-15, 16)] * 3), -1).reshape(-1, 3)
+    sites = np.array([[0.1, 0.2, 0.3], [0.6, 0.9, 0.5]]) @ cell
+    apart = np.linalg.norm((sites[:, None, None] - sites[:, None] + images @ cell), axis=-1)
+    assert shortest_distance(sites, cell) == pytest.approx(apart[apart > 1e-9].min())
+    own = np.linalg.norm(images @ cell, axis=-1)
+    assert shortest_distance(sites[:1], cell) == pytest.approx(own[own > 0].min())
+
+
 def test_sites_from_the_density_are_the_sites():
     places, _ = _walk(4000, 16, 0.05, seed=6)
     run = _run(places, 0.3)

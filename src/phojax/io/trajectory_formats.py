@@ -10,7 +10,7 @@ import gzip
 import io
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
 from xml.etree import ElementTree
 
@@ -97,6 +97,10 @@ def ase_frame(atoms: Atoms) -> Frame:
 def traj_frames(path: pathlib.Path) -> Iterator[Frame]:
     """Yield the frames of an ASE .traj file."""
     with TrajectoryReader(path) as images:
+        made = images.description or {}
+        step = None  # ASE's dynamics describe what they wrote, times in ASE's unit
+        if made.get("type") == "molecular-dynamics" and {"timestep", "interval"} <= set(made):
+            step = float(made["timestep"]) * int(made["interval"]) / ASE_VELOCITY
         for n in range(len(images)):
             try:
                 atoms = images[n]
@@ -105,7 +109,10 @@ def traj_frames(path: pathlib.Path) -> Iterator[Frame]:
                     raise CutShort from error
                 raise
             assert isinstance(atoms, Atoms)
-            yield ase_frame(atoms)
+            frame = ase_frame(atoms)
+            if frame.time_ps is None and step:
+                frame = replace(frame, time_ps=n * step)
+            yield frame
 
 
 def _cut(images: TrajectoryReader) -> bool:

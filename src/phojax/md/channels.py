@@ -81,6 +81,8 @@ class Percolation:
 def channels(density: IonDensity, share: float = 0.9) -> Channels:
     """Return the channels that hold a share of the ions, or just more.
 
+    Counts of a short run are full of holes: smooth them first (0.3 Å), or channels fall apart.
+
     Raises:
         InputError: a share outside (0, 1], a density that is negative or zero everywhere.
     """

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from ase.geometry.minkowski_reduction import minkowski_reduce
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from scipy.spatial import KDTree
@@ -263,6 +264,7 @@ def _vibration(
 def shortest_distance(sites: Float[np.ndarray, "site 3"], cell: Float[np.ndarray, "3 3"]) -> float:
     """Return the shortest distance in Å between two sites, images of one site included."""
     images = np.array(list(product((-1, 0, 1), repeat=3)))
+    cell = np.asarray(minkowski_reduce(cell)[0])  # whose shortest vectors are among the images
     place = sites @ np.linalg.inv(cell)
     place = place - np.floor(place)
     around = ((place[:, None] + images) @ cell).reshape(-1, 3)
