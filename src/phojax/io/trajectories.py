@@ -60,7 +60,8 @@ def read_trajectory(
         path: ASE .traj, extxyz, XDATCAR, vasprun.xml, a LAMMPS text dump in units metal or real,
             the .npz of `write_trajectory_npz`, or another format that ASE recognises. A time is
             taken from `time_ps` or `time_fs` in extxyz and .traj, from what ASE's dynamics say in
-            their .traj, from POTIM in vasprun.xml and from `dump_modify time yes units yes` of LAMMPS.
+            their .traj, from POTIM in vasprun.xml and, for LAMMPS, from
+            `dump_modify time yes units yes`.
         interval_ps: Time between successive frames of the file, where it does not hold it.
         every: Keep every n-th frame; all are read to follow the atoms.
         start: Frames left out at the beginning.

@@ -11,7 +11,7 @@ import io
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TextIO
+from typing import Any, TextIO
 from xml.etree import ElementTree
 
 import numpy as np
@@ -97,7 +97,7 @@ def ase_frame(atoms: Atoms) -> Frame:
 def traj_frames(path: pathlib.Path) -> Iterator[Frame]:
     """Yield the frames of an ASE .traj file."""
     with TrajectoryReader(path) as images:
-        made = images.description or {}
+        made: Any = images.description or {}
         step = None  # ASE's dynamics describe what they wrote, times in ASE's unit
         if made.get("type") == "molecular-dynamics" and {"timestep", "interval"} <= set(made):
             step = float(made["timestep"]) * int(made["interval"]) / ASE_VELOCITY
