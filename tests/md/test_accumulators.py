@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from phojax.md.accumulators import accumulated, accumulators, statistics
+from phojax.md.density import counts_on_grid
 from phojax.md.integrator import Frames
 from phojax.md.protocol import Protocol
 from phojax.md.systems import systems
@@ -115,9 +116,7 @@ def test_velocity_correlation(walk):
 def test_density(walk):
     given, x, _, sums, _ = walk
     r = _relative(given, x, 0)[:, [0, 2, 5]].reshape(-1, 3)
-    fraction = r @ np.linalg.inv(CELL)
-    fraction -= np.floor(fraction)
-    wanted, _ = np.histogramdd(fraction, bins=GRID, range=[(0, 1)] * 3)
+    wanted = counts_on_grid(r, CELL, GRID)  # tested beside pymatgen-analysis-diffusion
     np.testing.assert_array_equal(np.asarray(sums.density[0]).reshape(GRID), wanted)
     assert int(sums.density[1].sum()) == 60 * 3
 

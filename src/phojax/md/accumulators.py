@@ -50,12 +50,12 @@ class Accumulators:
         velocities: The last W - 1 frames, Å/ps.
         vacf: Sums over origins and the atoms of an element of m v·v, amu Å²/ps².
         vacf_origins: How many.
-        density: Counts of mobile ions in the cells of the grid, in one row.
-        grid: Cells along each lattice vector.
+        density: Counts of mobile ions nearest to each point of the grid, in one row.
+        grid: Points along each lattice vector.
         seen: Frames so far.
         counted: Frames in which the system was sane.
         frames: Length of the run (static).
-        cells: Room for cells of the grid (static).
+        cells: Room for points of the grid (static).
     """
 
     first: Float[Array, "system atom 3"]
@@ -95,7 +95,7 @@ def accumulators(
     Args:
         systems: What moves, where it is in the first frame.
         protocol: Of the run.
-        grids: Cells of the density along each lattice vector.
+        grids: Points of the density along each lattice vector.
     """
     count, atoms = systems.crystals.numbers.shape
     levels = max(1, math.ceil(math.log2(max(2, protocol.frames) / KEPT)) + 1)
@@ -246,7 +246,7 @@ def _frame_added(systems: Systems, sums: Accumulators, x, alive) -> Accumulators
     cell = jnp.linalg.inv(systems.crystals.cell)
     fraction = jnp.einsum("sia,sab->sib", x, cell)
     grid = sums.grid[:, None]
-    at = jnp.minimum((fraction - jnp.floor(fraction)) * grid, grid - 1).astype(jnp.int32)
+    at = jnp.round(fraction * grid).astype(jnp.int32) % grid
     flat = (at[..., 0] * grid[..., 1] + at[..., 1]) * grid[..., 2] + at[..., 2]
     one = (systems.mobile & alive[:, None]).astype(jnp.int32)
     system = jnp.arange(len(systems))[:, None]

@@ -38,7 +38,7 @@ class Protocol:
     frame_every: int = 4
     seed: int = 0
     skin: float = 0.0
-    vacf_window_ps: float = 8.0
+    vacf_window_ps: float = 10.0
     density_spacing: float = 0.2
     sections: int = 8
     stop_melted: bool = True
