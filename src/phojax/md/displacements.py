@@ -180,16 +180,17 @@ def _by_transforms(x: np.ndarray, lags: np.ndarray, bounds: np.ndarray) -> np.nd
     products = x[:, _LEFT] * x[:, _RIGHT]
     before = np.zeros((*products.shape[:2], frames + 1))
     np.cumsum(products, axis=-1, out=before[..., 1:])
-    whole = fft.rfft(x, length)
+    whole = np.asarray(fft.rfft(x, length))
     out = np.empty((len(bounds) - 1, len(lags), len(x), 6))
     for s in range(len(bounds) - 1):
         p, q = bounds[s], bounds[s + 1]
         masked = np.zeros_like(x)
         masked[..., p:q] = x[..., p:q]
-        part = np.conj(fft.rfft(masked, length))
-        cross = fft.irfft(
-            part[:, _LEFT] * whole[:, _RIGHT] + part[:, _RIGHT] * whole[:, _LEFT], length
-        )[..., lags]
+        part = np.conj(np.asarray(fft.rfft(masked, length)))
+        both = (
+            part[:, _LEFT] * whole[:, _RIGHT] + part[:, _RIGHT] * whole[:, _LEFT]
+        )
+        cross = np.asarray(fft.irfft(both, length))[..., lags]
         last = np.clip(frames - lags, p, q)  # origins p … last - 1 have a partner
         early = before[..., last] - before[..., p, None]
         late = before[..., last + lags * (last > p)] - before[..., p + lags * (last > p)]

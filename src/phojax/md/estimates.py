@@ -1,0 +1,86 @@
+"""The 95 % interval of a diffusion coefficient, from how its estimate scatters around any D.
+
+    V(D) = (v₂ D² + v₁ D + v₀ + κ D) g,   μ₃(D) = (2 v₂² D³ + (κ g)² D / g) g²              (1)
+
+v₂, v₁, v₀ are of Gaussian ions (windows.py), κ D is what rare jumps add (the scatter between ions),
+g is concert (the scatter between sections). μ₃ is the third moment of χ² and Poisson variables with
+the variances v₂D² and κD. The interval holds every D ≥ 0 whose 95 % range, with the quantile
+corrected for skewness by Cornish and Fisher, contains the estimate. It is not symmetric where few
+windows or few jumps carry the estimate, its lower end is 0 if V(0) could have made it, and
+the detection limit is where that ends:
+
+    q_p(D) = D + √V [z_p + (z_p² - 1) μ₃ / 6V^1.5],   limit = z_0.975 √V(0)                  (2)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Variance:
+    """V of eq. (1).
+
+    Attributes:
+        square: v₂ g.
+        linear: v₁ g.
+        constant: v₀ g, (Å²/ps)².
+        events: κ g, Å²/ps.
+        freedom: Degrees of freedom that g is known with, inf where it does not matter.
+    """
+
+    square: float
+    linear: float
+    constant: float
+    events: float = 0.0
+    freedom: float = np.inf
+
+    def __call__(self, D: float) -> float:
+        """Return V at D, Å²/ps; negative D count as 0."""
+        D = max(D, 0.0)
+        return (self.square * D + self.linear + self.events) * D + self.constant
+
+    def skewness(self, D: float) -> float:
+        """Return μ₃ / V^1.5."""
+        D = max(D, 0.0)
+        third = 2 * self.square**2 * D**3 + self.events**2 * D
+        variance = self(D)
+        return third / variance**1.5 if variance > 0 else 0.0
+
+    def quantile(self, D: float, p: float) -> float:
+        """Return eq. (2)."""
+        z = float(stats.t.ppf(p, self.freedom)) if np.isfinite(self.freedom) else _normal(p)
+        gamma = min(self.skewness(D), 3.0)
+        return D + np.sqrt(self(D)) * (z + (z * z - 1) * gamma / 6)
+
+    def limit(self) -> float:
+        """Return the detection limit, Å²/ps."""
+        return self.quantile(0.0, (1 + LEVEL) / 2)
+
+    def interval(self, estimate: float) -> tuple[float, float]:
+        """Return the ends of the 95 % interval, 0 and inf where there is none."""
+        half = (1 - LEVEL) / 2
+        low = 0.0
+        if estimate > self.quantile(0.0, 1 - half):
+            low = _root(lambda D: self.quantile(D, 1 - half) - estimate, 0.0, estimate)
+        # an estimate below what any D ≥ 0 gives bounds D no better than an estimate of 0
+        base = max(estimate, 0.0)
+        high = max(base, float(np.sqrt(self(base))), 1e-12)
+        for _ in range(60):
+            if self.quantile(high, half) > base:
+                return low, _root(lambda D: self.quantile(D, half) - base, base, high)
+            high *= 2
+        return low, np.inf
+
+
+def _normal(p: float) -> float:
+    return float(stats.norm.ppf(p))
+
+
+def _root(f, a: float, b: float) -> float:
+    if f(a) * f(b) > 0:
+        return b if abs(f(b)) < abs(f(a)) else a
+    return float(optimize.brentq(f, a, b, xtol=1e-14, rtol=1e-6))
