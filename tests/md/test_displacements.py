@@ -42,7 +42,7 @@ def test_beside_sums_by_hand(lags):
         )
         of_section = np.arange(len(d)) * 3 // FRAMES
         for k, z in enumerate(found.species):
-            mine = d[:, NUMBERS == z]
+            mine = d[:, z == NUMBERS]
             total = mine.sum(axis=1)
             np.testing.assert_allclose(
                 found.collective[n, k], total.T @ total / len(d), rtol=1e-9, atol=1e-10
@@ -79,7 +79,7 @@ def test_single_origin():
     found = single_origin_msd(walk, 11)
     assert found.shape == (FRAMES, 3, 3)
     for k, z in enumerate((8, 11, 17)):
-        np.testing.assert_allclose(found[:, k], moved[:, NUMBERS == z].mean(1), atol=1e-10)
+        np.testing.assert_allclose(found[:, k], moved[:, z == NUMBERS].mean(1), atol=1e-10)
 
 
 def test_the_same_in_a_frame_that_moves():

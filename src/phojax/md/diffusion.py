@@ -190,7 +190,7 @@ def estimated(
     factors = gaussian_weights(A, line.diffusion, line.vibration)
     if together is not None:
         factors = (*factors[:2], factors[2] * _uneven(statistics, line, A, number))
-    ions = 1 if together is None else int(np.sum(statistics.numbers == number))
+    ions = 1 if together is None else int(np.sum(number == statistics.numbers))
     covariance = line.kernels.covariance(factors) / (ions * line.runs)
     inflation = (se * 2 * n) ** 2 / max(float(line.slope @ covariance @ line.slope), 1e-300)
     covariance = covariance * max(1.0, inflation)
@@ -260,14 +260,14 @@ def _variance(
         ions = len(y)
     seen = y.var(ddof=1) if ions > 1 else 0.0
     shape = np.eye(3)
-    if D > 2 * np.sqrt(noise / ions):
+    if 2 * np.sqrt(noise / ions) < D:
         shape = line.diffusion / max(D, float(np.trace(line.diffusion @ A) / np.trace(A)))
     square, linear, _ = gaussian_weights(B, shape, line.vibration) * parts
     gaussian = Variance(square, linear, noise)
     heavy = seen / max(gaussian(D), 1e-300) if ions > 1 else 1.0
     extra = max(0.0, seen - gaussian(D)) * (1.0 if together is None else together.events)
     events = 0.0
-    if D > 2 * np.sqrt(noise / ions):
+    if 2 * np.sqrt(noise / ions) < D:
         events = extra / D
     else:
         noise += extra
@@ -288,7 +288,7 @@ def _inflation(together: Concert | None) -> tuple[float, float]:
 
 def _uneven(statistics, line: Line, A: np.ndarray, number: int) -> float:
     """Return ⟨O²⟩ / ⟨O⟩² over the ions: those of large amplitude make most of the noise."""
-    members = statistics.atoms[line.used][:, statistics.numbers == number]
+    members = statistics.atoms[line.used][:, number == statistics.numbers]
     offsets = np.einsum("l,liab,ab->i", line.offset, members, A)
     factors = gaussian_weights(A, line.diffusion, line.vibration)
     by_chance = float(np.dot(factors, line.offset_variances()))

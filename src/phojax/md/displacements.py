@@ -175,7 +175,7 @@ def _by_sums(x: np.ndarray, lags: np.ndarray, bounds: np.ndarray) -> np.ndarray:
 def _by_transforms(x: np.ndarray, lags: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Return the right side of eq. (1): (section, lag, atom, 6)."""
     frames = len(x)
-    length = int(fft.next_fast_len(2 * frames - 1, real=True))
+    length = fft.next_fast_len(2 * frames - 1, real=True) or 2 * frames
     x = np.moveaxis(x - x.mean(axis=0), 0, -1).copy()  # atom, axis, time
     products = x[:, _LEFT] * x[:, _RIGHT]
     before = np.zeros((*products.shape[:2], frames + 1))
@@ -187,9 +187,7 @@ def _by_transforms(x: np.ndarray, lags: np.ndarray, bounds: np.ndarray) -> np.nd
         masked = np.zeros_like(x)
         masked[..., p:q] = x[..., p:q]
         part = np.conj(np.asarray(fft.rfft(masked, length)))
-        both = (
-            part[:, _LEFT] * whole[:, _RIGHT] + part[:, _RIGHT] * whole[:, _LEFT]
-        )
+        both = part[:, _LEFT] * whole[:, _RIGHT] + part[:, _RIGHT] * whole[:, _LEFT]
         cross = np.asarray(fft.irfft(both, length))[..., lags]
         last = np.clip(frames - lags, p, q)  # origins p … last - 1 have a partner
         early = before[..., last] - before[..., p, None]

@@ -12,10 +12,11 @@ the detection limit is where that ends:
     q_p(D) = D + √V [z_p + (z_p² - 1) μ₃ / 6V^1.5],   limit = z_0.975 √V(0)                  (2)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 LEVEL = 0.95
 
@@ -52,7 +53,13 @@ class Variance:
 
     def quantile(self, D: float, p: float) -> float:
         """Return eq. (2)."""
-        z = float(stats.t.ppf(p, self.freedom)) if np.isfinite(self.freedom) else _normal(p)
+        return self._at(D, self._score(p))
+
+    def _score(self, p: float) -> float:
+        normal = np.isinf(self.freedom)
+        return float(stats.norm.ppf(p) if normal else stats.t.ppf(p, self.freedom))
+
+    def _at(self, D: float, z: float) -> float:
         gamma = min(self.skewness(D), 3.0)
         return D + np.sqrt(self(D)) * (z + (z * z - 1) * gamma / 6)
 
@@ -62,25 +69,23 @@ class Variance:
 
     def interval(self, estimate: float) -> tuple[float, float]:
         """Return the ends of the 95 % interval, 0 and inf where there is none."""
-        half = (1 - LEVEL) / 2
+        z = self._score((1 + LEVEL) / 2)
         low = 0.0
-        if estimate > self.quantile(0.0, 1 - half):
-            low = _root(lambda D: self.quantile(D, 1 - half) - estimate, 0.0, estimate)
+        if estimate > self._at(0.0, z):
+            low = _root(lambda D: self._at(D, z) - estimate, 0.0, estimate)
         # an estimate below what any D ≥ 0 gives bounds D no better than an estimate of 0
         base = max(estimate, 0.0)
         high = max(base, float(np.sqrt(self(base))), 1e-12)
         for _ in range(60):
-            if self.quantile(high, half) > base:
-                return low, _root(lambda D: self.quantile(D, half) - base, base, high)
+            if self._at(high, -z) > base:
+                return low, _root(lambda D: self._at(D, -z) - base, base, high)
             high *= 2
         return low, np.inf
 
 
-def _normal(p: float) -> float:
-    return float(stats.norm.ppf(p))
-
-
-def _root(f, a: float, b: float) -> float:
-    if f(a) * f(b) > 0:
-        return b if abs(f(b)) < abs(f(a)) else a
-    return float(optimize.brentq(f, a, b, xtol=1e-14, rtol=1e-6))
+def _root(f: Callable[[float], float], a: float, b: float) -> float:
+    """Return where f, increasing, changes its sign in [a, b], by halving."""
+    for _ in range(60):
+        middle = 0.5 * (a + b)
+        a, b = (a, middle) if f(middle) > 0 else (middle, b)
+    return 0.5 * (a + b)

@@ -1,7 +1,7 @@
 """How much more estimates scatter than independent Gaussian ions would: between ions, and in time.
 
-The variance of windows.py holds for ions that move independently and whose displacements are
-Gaussian. Rare jumps are not (a few events carry the slope): then slopes of single ions scatter more.
+The variance of windows.py holds for ions that move independently by displacements that are
+Gaussian. Rare jumps are not (few events carry the slope): then slopes of single ions scatter more.
 Ions that move in concert count as fewer: then sections of the run scatter more than the scatter
 between ions lets expect. The second ratio, the concert, is taken over all six components of M,
 which move in concert alike, and has many more degrees of freedom than the trace alone.
@@ -10,7 +10,7 @@ which move in concert alike, and has many more degrees of freedom than the trace
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import linalg, stats
 
 from phojax.md.displacement_statistics import DisplacementStatistics
 from phojax.md.slopes import Line
@@ -101,7 +101,7 @@ def concert(statistics: DisplacementStatistics, number: int, line: Line) -> Conc
     ratio = float(observed.sum() / expected.sum())
     events = 1.0
     if ratio < 1 and excess.sum() > 0:
-        upper = observed.sum() * freedom / stats.chi2.ppf(0.025, freedom)
+        upper = observed.sum() * freedom / stats.chi2.ppf(0.1, freedom)
         events = float(np.clip((upper - gaussian.sum()) / excess.sum(), 0, 1))
     return Concert(ratio, freedom, events)
 
@@ -128,10 +128,10 @@ def _between_sections(statistics, line: Line, places, whole, weights) -> list[np
         np.maximum(1, counts.ravel()),
         np.tile(statistics.spacing[places], group),
     )
-    kernels = window_kernels(windows, line.forgotten, statistics.interval_ps)
+    kernels = window_kernels(windows, line.forgotten, statistics.interval_ps, size)
     out = []
     for kind in _kinds(kernels):
-        four = kind.reshape(group, size, group, size)
-        between = np.einsum("k,skrl,l->sr", weights, four, weights)
+        apart = np.einsum("k,krl,l->r", weights, kind[:size].reshape(size, group, size), weights)
+        between = linalg.toeplitz(apart)  # sections are alike: their distance counts
         out.append(np.kron(np.eye(line.runs), between)[np.ix_(whole, whole)])
     return out

@@ -20,7 +20,7 @@ from phojax.md.displacement_statistics import DisplacementStatistics
 from phojax.md.windows import Kernels, Windows, gaussian_weights, window_kernels
 
 _APART = 1.12
-_ROUNDS = 4
+_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,11 @@ def straight_line(
     )
     X = np.stack([tau, np.ones_like(tau)], axis=1)
     weights = np.linalg.pinv(X)
-    kernels, forgotten = None, None
-    for turn in range(_ROUNDS):
-        D = _positive(np.einsum("l,lab->ab", weights[0], moments[used]) / 2)
-        O = _positive(np.einsum("l,lab->ab", weights[1], moments[used]))
-        if turn < 2 or kernels is None:
-            forgotten = _forgotten(statistics, moments, D, O, int(windows.lags[0]))
-            kernels = window_kernels(windows, forgotten, statistics.interval_ps)
-        if turn == _ROUNDS - 1:
-            break
+    forgotten, kernels = np.zeros(1), Kernels(*np.zeros((4, len(tau), len(tau))))
+    for _ in range(_ROUNDS):
+        D, O = _tensors(moments[used], weights)
+        forgotten = _forgotten(statistics, moments, D, O, int(windows.lags[0]))
+        kernels = window_kernels(windows, forgotten, statistics.interval_ps)
         factors = gaussian_weights(A, D, O)
         if max(factors) <= 0:
             factors = (1.0, 0.0, 0.0)
@@ -135,9 +131,14 @@ def straight_line(
         scaled = covariance / np.outer(scale, scale) + 1e-9 * np.eye(len(tau))
         solved = np.linalg.solve(scaled, X / scale[:, None]) / scale[:, None]
         weights = np.linalg.solve(X.T @ solved, solved.T)
-    assert kernels is not None
-    assert forgotten is not None
+    D, O = _tensors(moments[used], weights)
     return Line(used, tau, weights[0], weights[1], D, O, forgotten, kernels, runs)
+
+
+def _tensors(moments: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return D and the offset."""
+    slope, offset = np.einsum("wl,lab->wab", weights, moments)
+    return _positive(slope / 2), _positive(offset)
 
 
 def _positive(tensor: np.ndarray) -> np.ndarray:
@@ -152,6 +153,8 @@ def _forgotten(statistics, moments, D, O, begin: int) -> np.ndarray:
     lags = np.concatenate([[0], statistics.lags[early], [begin]])
     if size <= 0 or not early.any():
         return np.concatenate([[0.0], np.ones(min(begin, 1))])
-    above = np.trace(moments[early] - 2 * D * statistics.lags_ps[early, None, None], axis1=1, axis2=2)
+    above = np.trace(
+        moments[early] - 2 * D * statistics.lags_ps[early, None, None], axis1=1, axis2=2
+    )
     phi = np.concatenate([[0.0], np.clip(above / size, 0, 2), [1.0]])
     return np.interp(np.arange(begin + 1), lags, phi)

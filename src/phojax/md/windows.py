@@ -1,8 +1,8 @@
 """Covariances of mean squared displacements that are averaged over overlapping windows.
 
-A displacement over the window [s, s + a) is Gaussian, its mean square m(τ) = 2Dτ + O φ(τ): diffusion,
-and a vibration whose φ goes from 0 to 1 as it forgets where it began. Increments of a process with
-stationary increments are correlated as
+A displacement over the window [s, s + a) is Gaussian, its mean square m(τ) = 2Dτ + O φ(τ):
+diffusion, and a vibration whose φ goes from 0 to 1 as it forgets where it began. Increments of a
+process with stationary increments are correlated as
 
     c = ½ [m(|a - u|) + m(|u + b|) - m(|u|) - m(|u + b - a|)] = 2D o(u) + O η(u),   u = t - s   (1)
 
@@ -74,7 +74,10 @@ def gaussian_weights(A: np.ndarray, D: np.ndarray, O: np.ndarray) -> tuple[float
 
 
 def window_kernels(
-    windows: Windows, forgotten: Float[np.ndarray, " frame"], interval_ps: float
+    windows: Windows,
+    forgotten: Float[np.ndarray, " frame"],
+    interval_ps: float,
+    rows: int | None = None,
 ) -> Kernels:
     """Return K for all pairs of sets.
 
@@ -82,18 +85,19 @@ def window_kernels(
         windows: Sets; where spacings differ, the larger is a multiple of the smaller.
         forgotten: φ at 0, 1, 2, … frames, 0 at first; 1 from its end on.
         interval_ps: Time between frames.
+        rows: Fill only so many rows (and columns) of K; by default all.
     """
     size = len(windows)
     table = np.append(forgotten, 1.0)
     out = np.zeros((4, size, size))
-    for n in range(size):
+    for n in range(size if rows is None else rows):
         a, sa, na = windows.lags[n], windows.spacing[n], windows.origins[n]
         for step in np.unique(windows.spacing[n:]):
             others = n + np.flatnonzero(windows.spacing[n:] == step)
             b = windows.lags[others, None]
             base = min(sa, step)
-            # c is smooth between windows further apart than a hundredth of the memory of φ
-            stride = base * max(1, len(forgotten) // (100 * base))
+            # a thirtieth of the memory of φ resolves it
+            stride = base * max(1, len(forgotten) // (30 * base))
             shift = windows.first[others, None] - windows.first[n]
             low, high = -(b.max() + len(forgotten)), a + len(forgotten)
             u = np.arange(-(-low // stride) * stride, high + 1, stride)[None, :] + shift % base
