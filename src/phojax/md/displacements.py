@@ -20,7 +20,7 @@ from phojax.checks import fail
 from phojax.md.displacement_statistics import DisplacementStatistics
 from phojax.md.trajectory import Trajectory, host_of, without_drift
 
-_BLOCK = 8  # atoms at a time
+_BLOCK = 100_000  # numbers per axis at a time
 _FEW = 30  # lags below which sums are cheaper than transforms
 _PAIRS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # components of a symmetric tensor
 _FULL = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # place of each element among them
@@ -62,8 +62,8 @@ def displacement_statistics(
     taken = multilevel_lags(frames) if lags is None else np.asarray(lags, int)
     if not len(taken) or taken[0] < 1 or taken[-1] >= frames or np.any(np.diff(taken) < 1):
         raise fail(f"lags {list(taken[:5])} … of {frames} frames", "ascending, 1 … frames - 1")
-    if sections < 1:
-        raise fail(f"{sections} sections", "at least 1")
+    if not 1 <= sections <= frames:
+        raise fail(f"{sections} sections of {frames} frames", "at least 1, at most a frame each")
     x = _relative(trajectory, mobile)
     numbers = np.asarray(trajectory.numbers)
     species = np.unique(numbers[numbers > 0])
@@ -74,7 +74,7 @@ def displacement_statistics(
     per_section = np.zeros((sections, len(taken), len(species), 6))
     for k, z in enumerate(species):
         members = np.flatnonzero(numbers == z)
-        for block in np.array_split(members, -(-len(members) // _BLOCK)):
+        for block in np.array_split(members, -(-len(members) * frames // _BLOCK)):
             of_sections = sums_of(x[:, block], taken, bounds)
             atoms[:, block] = of_sections.sum(axis=0)
             per_section[:, :, k] += of_sections.sum(axis=2) / len(members)
@@ -163,12 +163,12 @@ def _relative(trajectory: Trajectory, mobile: int) -> np.ndarray:
 def _by_sums(x: np.ndarray, lags: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Return the left side of eq. (1): (section, lag, atom, 6)."""
     out = np.zeros((len(bounds) - 1, len(lags), x.shape[1], 6))
+    x = np.moveaxis(x, -1, 0).copy()
     for n, lag in enumerate(lags):
-        d = x[lag:] - x[:-lag]
-        for s in range(len(bounds) - 1):
-            part = d[bounds[s] : bounds[s + 1]]
-            if len(part):
-                out[s, n] = np.einsum("tic,tic->ic", part[..., _LEFT], part[..., _RIGHT])
+        d = x[:, lag:] - x[:, :-lag]
+        begun = bounds[:-1][bounds[:-1] < d.shape[1]]
+        for c, (a, b) in enumerate(_PAIRS):
+            out[: len(begun), n, :, c] = np.add.reduceat(d[a] * d[b], begun, axis=0)
     return out
 
 

@@ -44,15 +44,8 @@ class Variance:
         D = max(D, 0.0)
         return (self.square * D + self.linear + self.events) * D + self.constant
 
-    def skewness(self, D: float) -> float:
-        """Return μ₃ / V^1.5."""
-        D = max(D, 0.0)
-        third = 2 * self.square**2 * D**3 + self.events**2 * D
-        variance = self(D)
-        return third / variance**1.5 if variance > 0 else 0.0
-
     def quantile(self, D: float, p: float) -> float:
-        """Return eq. (2)."""
+        """Return eq. (2) for D ≥ 0."""
         return self._at(D, self._score(p))
 
     def _score(self, p: float) -> float:
@@ -60,8 +53,11 @@ class Variance:
         return float(stats.norm.ppf(p) if normal else stats.t.ppf(p, self.freedom))
 
     def _at(self, D: float, z: float) -> float:
-        gamma = min(self.skewness(D), 3.0)
-        return D + np.sqrt(self(D)) * (z + (z * z - 1) * gamma / 6)
+        variance = (self.square * D + self.linear + self.events) * D + self.constant
+        if variance <= 0:
+            return D
+        gamma = (2 * self.square**2 * D**2 + self.events**2) * D / variance**1.5
+        return D + variance**0.5 * (z + (z * z - 1) * min(gamma, 3.0) / 6)
 
     def limit(self) -> float:
         """Return the detection limit, Å²/ps."""
@@ -85,7 +81,7 @@ class Variance:
 
 def _root(f: Callable[[float], float], a: float, b: float) -> float:
     """Return where f, increasing, changes its sign in [a, b], by halving."""
-    for _ in range(60):
+    for _ in range(40):
         middle = 0.5 * (a + b)
         a, b = (a, middle) if f(middle) > 0 else (middle, b)
     return 0.5 * (a + b)

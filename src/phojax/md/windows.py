@@ -91,8 +91,8 @@ def window_kernels(
     table = np.append(forgotten, 1.0)
     out = np.zeros((4, size, size))
     for n in range(size if rows is None else rows):
-        a, sa, na = windows.lags[n], windows.spacing[n], windows.origins[n]
-        for step in np.unique(windows.spacing[n:]):
+        a, sa, na = (int(k[n]) for k in (windows.lags, windows.spacing, windows.origins))
+        for step in np.unique(windows.spacing[n:]).tolist():
             others = n + np.flatnonzero(windows.spacing[n:] == step)
             b = windows.lags[others, None]
             base = min(sa, step)
@@ -101,13 +101,10 @@ def window_kernels(
             shift = windows.first[others, None] - windows.first[n]
             low, high = -(b.max() + len(forgotten)), a + len(forgotten)
             u = np.arange(-(-low // stride) * stride, high + 1, stride)[None, :] + shift % base
-            o = np.minimum(a, u + b) - np.maximum(0, u)
-            o = np.maximum(o, 0)
-
-            def phi(x, table=table):
-                return table[np.minimum(np.abs(x), len(table) - 1)]
-
-            eta = 0.5 * (phi(a - u) + phi(u + b) - phi(u) - phi(u + b - a))
+            o = np.maximum(0, np.minimum(a, u + b) - np.maximum(0, u))
+            ends = np.abs(np.stack(np.broadcast_arrays(a - u, u + b, u, u + b - a)))
+            phi = table[np.minimum(ends, len(table) - 1)]
+            eta = 0.5 * (phi[0] + phi[1] - phi[2] - phi[3])
             count = _pairs(u - shift, sa, na, step, windows.origins[others, None])
             weight = count * (stride / base) / (na * windows.origins[others, None])
             for kind, product in enumerate((o * o, o * eta, eta * eta, o)):
