@@ -7,21 +7,30 @@ a 2-atom cell has the neighbours that its supercells have.
 Potentials read what belongs to a neighbour with `gather` and add up what neighbours send with
 `scatter`, both along `Links`. A link names a row and the periodic image in which that row is
 meant. Padding is masked here, and here alone.
-"""
 
-from typing import NamedTuple
+A list has its pairs one after the other, or as a table: as many rows for every centre, padding
+among them. In a table what belongs to a centre is repeated and added up without indices, which
+is several times as fast where most atoms have about as many neighbours.
+"""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from phojax.checks import check_finite, fail
+from phojax.capacities import (
+    PairCapacity,
+    bucket,
+    grown,
+    largest,
+    neighbor_counts,
+    pair_capacity,
+)
+from phojax.neighbor_search import Room, found_by_bins, found_by_images
 from phojax.pytree import pytree
 from phojax.structure import Structure
 
 
-@pytree()
+@pytree(static=("each",))
 class Links:
     """References to rows of an array of per-cell things (atoms, bonds), some in other cells.
 
@@ -29,11 +38,14 @@ class Links:
         index: Row in the home cell; 0 for padding.
         image: Lattice vector of the cell in which that row is meant.
         mask: False for padding.
+        each: Where not 0: there are this many links to row 0, then as many to row 1, and so on
+            to the last row (static).
     """
 
     index: Int[Array, " link"]
     image: Int[Array, "link 3"]
     mask: Bool[Array, " link"]
+    each: int = 0
 
 
 def links(index: Int[Array, " link"], mask: Bool[Array, " link"], image=None) -> Links:
@@ -45,6 +57,9 @@ def links(index: Int[Array, " link"], mask: Bool[Array, " link"], image=None) ->
 
 def gather(values: Float[Array, "row *rest"], at: Links) -> Float[Array, "link *rest"]:
     """Return the row each link points to; the rows of padding are arbitrary but finite."""
+    if at.each:
+        repeated = jnp.broadcast_to(values[:, None], (len(values), at.each, *values.shape[1:]))
+        return repeated.reshape(-1, *values.shape[1:])
     return values[at.index]
 
 
@@ -53,7 +68,10 @@ def scatter(
 ) -> Float[Array, "row *rest"]:
     """Return per row the sum of the messages of the links that point to it, padding left out."""
     mask = at.mask.reshape(at.mask.shape + (1,) * (messages.ndim - 1))
-    return jax.ops.segment_sum(jnp.where(mask, messages, 0), at.index, size)
+    kept = jnp.where(mask, messages, 0)
+    if at.each:
+        return jnp.sum(kept.reshape(size, at.each, *kept.shape[1:]), axis=1)
+    return jax.ops.segment_sum(kept, at.index, size)
 
 
 @pytree(static=("cutoff",))
@@ -79,107 +97,27 @@ class Neighbors:
         return self.others.mask
 
 
-class PairCapacity(NamedTuple):
-    """Static sizes of a neighbour list.
-
-    Attributes:
-        images: Along each lattice vector L runs from -images to +images around the image of
-            the other atom that is the nearest in units of the lattice vectors.
-        pairs: Number of rows.
-    """
-
-    images: tuple[int, int, int]
-    pairs: int
-
-
 def neighbor_list(crystal: Structure, cutoff: float, capacity: PairCapacity) -> Neighbors:
-    """Return all pairs closer than `cutoff` (Å); traceable, O(atoms² · images).
+    """Return all pairs closer than `cutoff` (Å); traceable, O(atoms) where there are bins.
 
     Not differentiable and need not be: which pairs there are is piecewise constant. Where the
     capacity does not hold, `overflow` is set and the list must not be used.
     """
     x, cell = jax.lax.stop_gradient((crystal.positions, crystal.cell))
-    shifts = jnp.asarray(_image_grid(capacity.images), jnp.int32)
-    # Relative to the nearest image few cells are in reach, wherever the atoms have moved to.
-    nearest = _nearest_images(jnp, x, x, jnp.linalg.inv(cell))
-    apart = x - x[:, None] + nearest @ cell
-    apart = apart[:, None] + (shifts.astype(x.dtype) @ cell)[:, None]  # i L j
-    squared = jnp.sum(apart**2, axis=-1)
     real = crystal.numbers > 0
-    self_pair = jnp.eye(len(x), dtype=bool)[:, None] & jnp.all(shifts == 0, axis=1)[:, None]
-    close = (squared < cutoff**2) & real[:, None, None] & real & ~self_pair
-    (flat,) = jnp.nonzero(close.reshape(-1), size=capacity.pairs, fill_value=-1)
-    mask = flat >= 0
-    i, L, j = jnp.unravel_index(jnp.where(mask, flat, 0), close.shape)
-    # A cell bent so far that more images are in reach makes the list incomplete.
-    reach = jnp.asarray(capacity.images, x.dtype) + 0.0
-    wanted = _images_in_reach(jnp, cell, cutoff)
+    room = Room(capacity.pairs, capacity.each)
+    if any(capacity.bins):
+        bins, reach, per_bin = capacity.bins, capacity.reach, capacity.per_bin
+        found = found_by_bins(x, cell, real, cutoff, bins, reach, per_bin, room)
+    else:
+        found = found_by_images(x, cell, real, cutoff, capacity.images, room)
     # A position that is not a number has no pairs: its atom would vanish without a word.
     known = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(cell))
-    overflow = (jnp.sum(close) > capacity.pairs) | jnp.any(wanted > reach) | ~known
-    return Neighbors(
-        links(i.astype(jnp.int32), mask),
-        links(j.astype(jnp.int32), mask, shifts[L] + nearest[i, j].astype(jnp.int32)),
-        overflow,
-        cutoff,
-    )
-
-
-def pair_capacity(crystal: Structure, cutoff: float, margin: float = 1.1) -> PairCapacity:
-    """Return sizes that hold for this concrete crystal and for slightly changed ones.
-
-    Args:
-        crystal: Concrete (not traced).
-        cutoff: Å.
-        margin: Factor of room on the number of pairs, which is then rounded up to few sizes so
-            that few shapes are compiled.
-
-    Raises:
-        InputError: a cutoff that is not positive, positions or a cell that are not finite, or
-            a cutoff that reaches over absurdly many cells.
-    """
-    counts = neighbor_counts(crystal, cutoff)
-    # Room for a strain of some per cent before the images run out.
-    reach = _images_in_reach(np, np.asarray(crystal.cell, float), cutoff * 1.05)
-    images = (int(reach[0]), int(reach[1]), int(reach[2]))
-    return PairCapacity(images, bucket(int(counts.sum()) * margin))
-
-
-def neighbor_counts(crystal: Structure, cutoff: float) -> Int[np.ndarray, " atom"]:
-    """Return how many neighbours each atom of a concrete crystal has within `cutoff` (Å).
-
-    Raises:
-        InputError: as `pair_capacity`.
-    """
-    if not cutoff > 0:
-        raise fail(f"cutoff {cutoff} Å", "a positive length")
-    check_finite("positions", crystal.positions)
-    check_finite("cell", crystal.cell)
-    x, cell = np.asarray(crystal.positions, float), np.asarray(crystal.cell, float)
-    real = np.asarray(crystal.numbers) > 0
-    reach = _images_in_reach(np, cell, cutoff * 1.05)
-    if np.prod(2 * reach + 1) > 1e6:
-        raise fail(
-            f"a cutoff of {cutoff} Å reaches over {reach.astype(int).tolist()} cells",
-            "at most about 50 along each vector",
-            "Check the lattice vectors and their unit",
-        )
-    shifts = _image_grid(tuple(reach.astype(int).tolist())) @ cell
-    counts, inverse = np.zeros(len(x), int), np.linalg.inv(cell)
-    for i in np.flatnonzero(real):  # one centre at a time bounds the memory
-        nearest = _nearest_images(np, x[i][None], x[real], inverse)[0]
-        apart = x[real] - x[i] + nearest @ cell + shifts[:, None]
-        counts[i] = np.count_nonzero(np.sum(apart**2, axis=-1) < cutoff**2) - 1
-    return counts
-
-
-def bucket(count: float, smallest: int = 32) -> int:
-    """Return the next of the sizes 32, 40, 48, 56, 64, 80, … (four to an octave)."""
-    size = smallest
-    while size < count:
-        step = 2 ** (int(np.log2(size)) - 2)
-        size += step
-    return size
+    home, others = links(found.centers, found.mask), links(found.others, found.mask, found.images)
+    if capacity.each:
+        # Rows of padding keep their centre: the table stays regular.
+        home = Links(found.centers, home.image, found.mask, capacity.each)
+    return Neighbors(home, others, found.overflow | ~known, cutoff)
 
 
 def separations(crystal: Structure, neighbors: Neighbors) -> Float[Array, "pair 3"]:
@@ -197,17 +135,30 @@ def separations(crystal: Structure, neighbors: Neighbors) -> Float[Array, "pair 
     return jnp.where(neighbors.mask[:, None], apart, far)
 
 
-def _image_grid(images: tuple[int, int, int]) -> np.ndarray:
-    axes = [np.arange(-n, n + 1) for n in images]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+def separation_components(crystal: Structure, neighbors: Neighbors) -> list[Float[Array, " pair"]]:
+    """Return x, y and z of `separations`: three arrays side by side are the fastest to work on."""
+    images = neighbors.others.image.astype(crystal.cell.dtype)
+    apart = []
+    for axis, x in enumerate(crystal.positions.T):
+        moved = sum(images[:, k] * crystal.cell[k, axis] for k in range(3))
+        both = gather(x, neighbors.others) - gather(x, neighbors.centers) + moved
+        apart.append(jnp.where(neighbors.mask, both, 0 if axis else 2 * neighbors.cutoff))
+    return apart
 
 
-def _nearest_images(xp, centers, others, inverse):
-    """Return (i, j, xyz) whole numbers L that bring r_j + L A within half a cell of r_i."""
-    return -xp.round((others @ inverse) - (centers @ inverse)[:, None])
-
-
-def _images_in_reach(xp, cell, cutoff):
-    """Return how many cells from the nearest image a neighbour can be, per lattice vector."""
-    planes_apart = 1 / xp.sqrt(xp.sum(xp.linalg.inv(cell) ** 2, axis=0))
-    return xp.floor(cutoff / planes_apart + 0.5 + 1e-9)
+__all__ = [
+    "Links",
+    "Neighbors",
+    "PairCapacity",
+    "bucket",
+    "gather",
+    "grown",
+    "largest",
+    "links",
+    "neighbor_counts",
+    "neighbor_list",
+    "pair_capacity",
+    "scatter",
+    "separation_components",
+    "separations",
+]

@@ -45,6 +45,7 @@ from phojax.structure import Structure
         "fingerprint",
         "other_gauge",
         "complaint",
+        "reaching",
     )
 )
 class Potential:
@@ -70,6 +71,8 @@ class Potential:
         other_gauge: (seed) -> the same model with other arbitrary choices, where it makes such
             (frames on edges that should not matter, and do by rounding or by design).
         complaint: () -> why the last evaluation on the host failed, or nothing.
+        reaching: (skin in Å) -> `graph` and `capacity` of graphs that reach that much farther and
+            have the same energies; None where that makes no sense.
     """
 
     name: str
@@ -87,6 +90,21 @@ class Potential:
     fingerprint: str = ""
     other_gauge: Callable[[int], "Potential"] | None = None
     complaint: Callable[[], str] | None = None
+    reaching: Callable[[float], tuple[Callable, Callable]] | None = None
+
+    @property
+    def with_skin(self) -> "Callable[[float], Potential] | None":
+        """(skin in Å) -> the potential with graphs that last until an atom moves by half of it."""
+        reaching = self.reaching
+        if reaching is None:
+            return None
+
+        def with_skin(skin: float) -> "Potential":
+            graph, capacity = reaching(skin)
+            farther = self.cutoff + skin
+            return replace(self, graph=graph, capacity=capacity, cutoff=farther, reaching=None)
+
+        return with_skin
 
     @property
     def conservative(self) -> bool:

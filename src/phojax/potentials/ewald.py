@@ -35,11 +35,9 @@ from phojax.neighbors import (
     bucket,
     neighbor_list,
     pair_capacity,
-    scatter,
-    separations,
 )
 from phojax.potentials.contract import Potential
-from phojax.potentials.pair import Bound, element_index, symbol_number
+from phojax.potentials.pair import Bound, element_index, half_sum, symbol_number
 from phojax.pytree import pytree
 from phojax.structure import Structure
 from phojax.units import COULOMB
@@ -51,6 +49,10 @@ class EwaldCapacity(NamedTuple):
     pairs: PairCapacity
     box: tuple[int, int, int]
     vectors: int
+
+    def grown(self, factor: float) -> "EwaldCapacity":
+        """Return sizes with more room for pairs: at one cell the vectors stay the same."""
+        return self._replace(pairs=self.pairs.grown(factor))
 
 
 @pytree()
@@ -99,9 +101,10 @@ def ewald(
         params={"charges": jnp.asarray(values)},
         energy=Bound(_energy, (elements, eta, cutoff)),
         graph=Bound(_graph, (cutoff, reach)),
-        capacity=Bound(_capacity, (elements, values, cutoff, reach)),
+        capacity=Bound(_capacity, (elements, values, cutoff, reach, 0.0)),
         elements=frozenset(elements),
         cutoff=cutoff,
+        reaching=Bound(_reaching, (elements, values, cutoff, reach)),
     )
 
 
@@ -126,6 +129,7 @@ def summed(*potentials: Potential, name: str = "", provenance: str = "") -> Pote
         capacity=Bound(_summed_capacity, (tuple(p.capacity for p in potentials),)),
         elements=elements,
         cutoff=max(p.cutoff for p in potentials),
+        reaching=_summed_reaching([p.reaching for p in potentials]),
         provenance=provenance or "; ".join(p.provenance for p in potentials if p.provenance),
     )
 
@@ -143,11 +147,13 @@ def _energy(elements, eta, cutoff, params, crystal, graph):
 
 
 def _real_space(q, eta, cutoff, crystal, neighbors) -> Float[Array, ""]:
-    r = jnp.linalg.norm(separations(crystal, neighbors), axis=-1)
     # A charge is a property of a site, not of its displacement: read without `gather`.
     charge = q[neighbors.centers.index] * q[neighbors.others.index]
-    bond = jnp.where(r < cutoff, charge * jax.scipy.special.erfc(eta * r) / r, 0)
-    return jnp.sum(scatter(bond, neighbors.centers, len(crystal))) / 2
+    return half_sum(Bound(_screened, (eta, cutoff)), {"charge": charge}, crystal, neighbors)
+
+
+def _screened(eta, cutoff, r, p):
+    return jnp.where(r < cutoff, p["charge"] * jax.scipy.special.erfc(eta * r) / r, 0)
 
 
 def _reciprocal(q, eta, crystal, vectors) -> Float[Array, ""]:
@@ -175,7 +181,9 @@ def _graph(cutoff: float, reach: float, crystal: Structure, capacity: EwaldCapac
     return EwaldGraph(neighbors, vectors, overflow)
 
 
-def _capacity(elements, values, cutoff: float, reach: float, crystal: Structure) -> EwaldCapacity:
+def _capacity(
+    elements, values, cutoff: float, reach: float, skin: float, crystal: Structure
+) -> EwaldCapacity:
     charge = dict(zip(elements, values, strict=True))
     total = sum(charge.get(int(z), 0.0) for z in np.asarray(crystal.numbers))
     if abs(total) > 1e-6:
@@ -190,7 +198,13 @@ def _capacity(elements, values, cutoff: float, reach: float, crystal: Structure)
     box = (int(n[0]), int(n[1]), int(n[2]))
     G = 2 * np.pi * _half_box(box) @ np.linalg.inv(cell).T
     inside = int(np.count_nonzero(np.sum(G**2, axis=1) < (1.05 * reach) ** 2))
-    return EwaldCapacity(pair_capacity(crystal, cutoff), box, bucket(float(inside)))
+    pairs = pair_capacity(crystal, cutoff + skin, table=True)
+    return EwaldCapacity(pairs, box, bucket(float(inside)))
+
+
+def _reaching(elements, values, cutoff: float, reach: float, skin: float):
+    graph = Bound(_graph, (cutoff + skin, reach))
+    return graph, Bound(_capacity, (elements, values, cutoff, reach, skin))
 
 
 def _box(xp, cell, reach):
@@ -217,3 +231,12 @@ def _summed_graph(graphs, crystal, capacity) -> SummedGraph:
 
 def _summed_capacity(capacities, crystal: Structure) -> tuple[Hashable, ...]:
     return tuple(capacity(crystal) for capacity in capacities)
+
+
+def _summed_reaching(parts):
+    return None if None in parts else Bound(_farther_parts, (tuple(parts),))
+
+
+def _farther_parts(parts, skin: float):
+    graphs, capacities = zip(*(part(skin) for part in parts), strict=True)
+    return Bound(_summed_graph, (graphs,)), Bound(_summed_capacity, (capacities,))

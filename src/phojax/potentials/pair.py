@@ -9,12 +9,21 @@ force constants are continuous. With onset = cutoff there is no switch: eq. (1) 
 lattice sum up to the cutoff, which jumps when a pair crosses it.
 
 Parameters are (element, element) tables, symmetric, over the sorted elements of the potential.
+
+Every pair is in a list twice, as (i, j, L) and (j, i, -L), with opposite r = r_j + L A - r_i. What
+j contributes to the change of one is what i contributes to that of the other, so
+
+    dE = ½ Σ_(i,j,L) (sφ)'(r) r/r · (L dA - 2 dr_i)                                  (3)
+
+needs the sum over the neighbours of each atom alone, and nothing is sent to j.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.data import atomic_numbers
@@ -24,10 +33,10 @@ from phojax.checks import fail
 from phojax.neighbors import (
     Neighbors,
     PairCapacity,
+    gather,
     neighbor_list,
     pair_capacity,
-    scatter,
-    separations,
+    separation_components,
 )
 from phojax.potentials.contract import Potential
 from phojax.structure import Structure
@@ -156,7 +165,47 @@ def pair_graph(cutoff: float, crystal: Structure, capacity: PairCapacity) -> Nei
 
 def pair_room(cutoff: float, crystal: Structure) -> PairCapacity:
     """Return the capacity of `pair_graph` for a concrete crystal."""
-    return pair_capacity(crystal, cutoff)
+    return pair_capacity(crystal, cutoff, table=True)
+
+
+def pair_reach(cutoff: float, skin: float) -> tuple[Callable, Callable]:
+    """Return `pair_graph` and `pair_room` of a cutoff that is longer by the skin (Å)."""
+    return Bound(pair_graph, (cutoff + skin,)), Bound(pair_room, (cutoff + skin,))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def half_sum(form: Callable, p: Any, crystal: Structure, neighbors: Neighbors) -> Float[Array, ""]:
+    """Return ½ Σ form(r, p) over all pairs of a neighbour list, eq. (3) its derivative.
+
+    Args:
+        form: (r in Å, p) -> its value, pair by pair; 0 for padding.
+        p: Arrays by name, one value for all pairs or one per pair; the same for (i, j, L) and
+            (j, i, -L).
+        crystal: Differentiable in positions and cell, as often as `form` is.
+        neighbors: Of the crystal, complete within the reach of `form`.
+    """
+    return jnp.sum(form(_lengths(separation_components(crystal, neighbors)), p)) / 2
+
+
+@half_sum.defjvp
+def _half_sum_jvp(form, primals, tangents):
+    (p, crystal, neighbors), (dp, moved, _) = primals, tangents
+    apart = separation_components(crystal, neighbors)
+    r = _lengths(apart)
+    value, slope = jax.value_and_grad(lambda r: jnp.sum(form(r, p)))(r)
+    _, changed = jax.jvp(lambda p: jnp.sum(form(r, p)), (p,), (dp,))
+    images = neighbors.others.image.astype(r.dtype)
+    for axis, x in enumerate(apart):
+        stretch = sum(images[:, k] * moved.cell[k, axis] for k in range(3))
+        centers = gather(moved.positions[:, axis], neighbors.centers)
+        # The rows of padding that `gather` reads are arbitrary; their slope is 0.
+        changed += jnp.sum(slope / r * x * (stretch - 2 * centers))
+    return value / 2, changed / 2
+
+
+def _lengths(apart) -> Float[Array, " pair"]:
+    x, y, z = apart
+    return jnp.sqrt(x**2 + y**2 + z**2)
 
 
 def _pair_potential(name, form, idle, pairs, cutoff, onset, others) -> Potential:
@@ -186,18 +235,21 @@ def _pair_potential(name, form, idle, pairs, cutoff, onset, others) -> Potential
         capacity=Bound(pair_room, (float(cutoff),)),
         elements=frozenset(elements),
         cutoff=float(cutoff),
+        reaching=Bound(pair_reach, (float(cutoff),)),
     )
 
 
 def _energy(form, elements, onset, cutoff, params, crystal, neighbors):
     """Return eq. (1) in eV."""
-    r = jnp.linalg.norm(separations(crystal, neighbors), axis=-1)
     # Integers carry no tangents: they are read without `gather`.
     kind = element_index(elements, crystal.numbers)
     a, b = kind[neighbors.centers.index], kind[neighbors.others.index]
     p = {k: table.at[a, b].get(mode="fill", fill_value=jnp.nan) for k, table in params.items()}
-    bond = form(r, **p) * switch(r, onset, cutoff)
-    return jnp.sum(scatter(bond, neighbors.centers, len(crystal))) / 2
+    return half_sum(Bound(_switched, (form, onset, cutoff)), p, crystal, neighbors)
+
+
+def _switched(form, onset, cutoff, r, p):
+    return form(r, **p) * switch(r, onset, cutoff)
 
 
 def _lennard_jones(r, epsilon, sigma):

@@ -4,6 +4,7 @@ The pairs of atom i are the rows i·k … i·k + k - 1 for a fixed k. What the n
 send can then be multiplied and added up by one matrix product per atom.
 """
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -25,6 +26,12 @@ class Capacity(NamedTuple):
 
     pairs: PairCapacity
     rows: int
+
+    def grown(self, factor: float) -> "Capacity":
+        """Return sizes with room for `factor` times as many neighbours."""
+        return Capacity(
+            self.pairs.grown(factor), _whole_fours(max(self.rows * factor, self.rows + 1))
+        )
 
 
 def neighbor_table(cutoff: float, crystal: Structure, capacity: Capacity) -> Neighbors:
@@ -55,4 +62,8 @@ def table_capacity(cutoff: float, crystal: Structure, margin: float = 1.1) -> Ca
     """
     pairs = pair_capacity(crystal, cutoff, margin)
     most = int(np.max(neighbor_counts(crystal, cutoff), initial=0))
-    return Capacity(pairs, max(4, -(-int(most * margin) // 4) * 4))
+    return Capacity(pairs, max(4, _whole_fours(int(most * margin))))
+
+
+def _whole_fours(count: float) -> int:
+    return 4 * math.ceil(count / 4)
