@@ -9,7 +9,7 @@ import jax
 from threadpoolctl import threadpool_limits
 
 from phojax.checks import InputError
-from phojax.cli import displace, elastic, evaluate, fit, phonons, potentials
+from phojax.cli import diffusion, displace, elastic, evaluate, fit, md, phonons, potentials
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"phojax {version('phojax')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     phonons.add_parser(commands)
+    md.add_parser(commands)
+    diffusion.add_parser(commands)
     displace.add_parser(commands)
     fit.add_parser(commands)
     elastic.add_parser(commands)

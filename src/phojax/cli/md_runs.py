@@ -1,5 +1,6 @@
 """Runs of `phojax md`: what is prepared, what moves together, and what is kept on the way."""
 
+import contextlib
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,15 +9,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ase.data import atomic_numbers
 
 from phojax.checks import InputError
 from phojax.io.records import read_modes, write_modes
 from phojax.md.checkpoint import RunCheckpoints
+from phojax.md.framework import framework_check
 from phojax.md.integrator import Frames
 from phojax.md.protocol import Protocol
 from phojax.md.run import Run, Watch, run
 from phojax.md.systems import Systems, systems
 from phojax.md.trajectory import Trajectory
+from phojax.md.transport import Observed, observed_of_sums
 from phojax.potentials.contract import Potential
 from phojax.relax import Relaxation
 from phojax.screening.prepare import planned, relaxed
@@ -116,7 +120,6 @@ def moved(
     checkpoint_every: int,
     report,
     keep_frames: bool,
-    watch_of: Callable[[Systems], Watch | None],
 ) -> list[Moved]:
     """Return what the systems of some crystals did, all of them side by side.
 
@@ -132,7 +135,6 @@ def moved(
         checkpoint_every: Steps.
         report: Where progress is told.
         keep_frames: Whether frames are kept.
-        watch_of: Returns what looks after the systems.
     """
     each = [(T, r) for T in temperatures for r in range(replicas)]
     together = systems(
@@ -151,7 +153,7 @@ def moved(
         checkpoint_every=checkpoint_every,
         report=report,
         on_frames=parts.add if parts else None,
-        watch=watch_of(together),
+        watch=framework_watch(together, atomic_numbers[mobile], protocol.interval_ps),
     )
     found = []
     for place in range(len(crystals)):
@@ -166,6 +168,46 @@ def moved(
             )
         )
     return found
+
+
+def observed_of(done: Moved, mobile: int) -> list[Observed]:
+    """Return what was seen of one crystal, one entry per temperature that has any, in order."""
+    found = []
+    for T in dict.fromkeys(done.temperatures):
+        numbers = [n for n, t in zip(done.numbers, done.temperatures, strict=True) if t == T]
+        first = [done.run.series.first_msd[:, n] for n in numbers]
+        with contextlib.suppress(InputError):  # its reason is told beside
+            found.append(
+                observed_of_sums(
+                    done.run.sums, done.run.systems, numbers, first, mobile,
+                    done.run.protocol.interval_ps,
+                )
+            )  # fmt: skip
+    return found
+
+
+def stopped(done: Moved) -> list[str]:
+    """Return why systems of one crystal were stopped, by temperature and replica."""
+    several = len(set(done.replicas)) > 1
+    return [
+        f"{T:g} K{f', replica {r}' if several else ''}: {done.run.reasons[n]}"
+        for n, T, r in zip(done.numbers, done.temperatures, done.replicas, strict=True)
+        if done.run.reasons[n]
+    ]
+
+
+def framework_watch(given: Systems, mobile: int, interval_ps: float) -> Watch:
+    """Return what stops systems whose framework does not hold (PHYSICS E4)."""
+
+    def watch(number: int, msd: np.ndarray) -> str:
+        numbers = np.asarray(given.crystals.numbers[number])
+        species = [int(z) for z in np.unique(numbers[numbers > 0])]
+        if len(msd) < 5:
+            return ""
+        whole = np.concatenate([np.zeros((1, len(species), 3)), msd[:, : len(species)]])
+        return "; ".join(framework_check(whole, species, mobile, interval_ps, early=True).reasons)
+
+    return watch
 
 
 def in_precision(model: Potential, wanted: str | None) -> tuple[Potential, str]:

@@ -102,7 +102,7 @@ def accumulators(
     species, before = systems.species_count, protocol.vacf_frames - 1
     cells = int(np.prod(grids, axis=1).max())
     return Accumulators(
-        first=systems.crystals.positions,
+        first=jnp.array(systems.crystals.positions),  # a copy: the sums are donated
         ring=jnp.zeros((count, levels, KEPT, atoms, 3)),
         atoms=jnp.zeros((count, levels, KEPT, atoms, 6)),
         collective=jnp.zeros((count, levels, KEPT, species, 6)),

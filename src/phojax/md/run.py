@@ -7,14 +7,14 @@ where they overflowed and has that chunk done again, and looks after systems tha
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.data import chemical_symbols
 
-from phojax.checks import InputError, fail
+from phojax.capacities import grown, largest
+from phojax.checks import fail
 from phojax.forces import in_precision_of
 from phojax.md.accumulators import Accumulators, accumulated, accumulators
 from phojax.md.checkpoint import RunCheckpoints
@@ -22,7 +22,6 @@ from phojax.md.density import grid_shape
 from phojax.md.integrator import Frames, State, advanced, started
 from phojax.md.protocol import Protocol
 from phojax.md.systems import Systems
-from phojax.neighbors import grown, largest
 from phojax.potentials.contract import Potential, check_elements
 from phojax.structure import Structure
 from phojax.units import KB
@@ -59,7 +58,8 @@ class Run:
         series: Numbers per frame of production.
         reasons: Why each system was stopped before its time; "" where it was not.
         remarks: What happened on the way and does not concern one system.
-        steps_per_second: Of the part that this process did, compilation left out.
+        steps_per_second: Of the part that this process did, the median over its last chunks; 0
+            where there were too few.
         capacity: Of the graphs, in the end.
     """
 
@@ -130,7 +130,8 @@ def run(
     last, total = protocol.equilibration_frames, protocol.equilibration_frames + protocol.frames
     look = last + max(1, protocol.frames // 10)
     every = max(1, checkpoint_every // protocol.frame_every)
-    spent, timed, growths = 0.0, 0, 0
+    rates: list[float] = []
+    growths = 0
     while done < total and bool(jnp.any(state.alive)):
         ends = [total, *(x for x in (last, look) if x > done), (done // every + 1) * every]
         count = min(CHUNK, min(ends) - done)
@@ -164,7 +165,7 @@ def run(
                 on_frames(done - last, frames)
         done += count
         if done == last:
-            sums = replace(sums, first=state.positions)
+            sums = replace(sums, first=jnp.array(state.positions))
         if done == look and watch is not None and protocol.stop_melted:
             state = _watched(state, series, done - last, watch, reasons, protocol)
         if done < total and done % every == 0:
@@ -172,19 +173,20 @@ def run(
                     "capacity": jax.tree.leaves(capacity)}  # fmt: skip
             checkpoints.save(done, (state, sums, vars(series)), told)
         jax.block_until_ready((state, sums))
-        # The first chunk compiles.
-        if timed:
-            spent += time.monotonic() - begin
-        timed += count
-        rate = (timed - min(timed, CHUNK)) * protocol.frame_every / spent if spent else 0.0
+        rates.append(count * protocol.frame_every / (time.monotonic() - begin))
+        rate = _usual(rates)
         stage = "dynamics" if done > last else "equilibration"
         remark = f"{rate:.3g} steps/s" if rate else ""
         report(stage, done * protocol.frame_every, total * protocol.frame_every, remark)
-    rate = (timed - min(timed, CHUNK)) * protocol.frame_every / spent if spent else 0.0
     return Run(
-        given, protocol, state, sums, series, tuple(reasons), tuple(dict.fromkeys(remarks)), rate,
-        capacity,
+        given, protocol, state, sums, series, tuple(reasons), tuple(dict.fromkeys(remarks)),
+        _usual(rates), capacity,
     )  # fmt: skip
+
+
+def _usual(rates: list[float]) -> float:
+    """Return the median of the latest rates, which those of chunks that compiled do not move."""
+    return float(np.median(rates[-100:])) if len(rates) > 2 else 0.0
 
 
 def single(given: Systems, number: int) -> Structure:
@@ -224,8 +226,7 @@ def _with_skin(potential: Potential, skin: float) -> Potential:
 
 def _capacity(potential: Potential, given: Systems) -> Hashable:
     inside = [
-        potential.capacity(in_precision_of(potential, single(given, n)))
-        for n in range(len(given))
+        potential.capacity(in_precision_of(potential, single(given, n))) for n in range(len(given))
     ]
     return largest(inside)
 
@@ -242,7 +243,7 @@ def _begun(potential, given: Systems, capacity, about) -> tuple[State, Hashable]
             break
         capacity = grown(capacity, _GROWTH)
     else:
-        raise InputError(f"the neighbours of {potential.name} do not fit; expected finite positions")
+        raise fail(f"the neighbours of {potential.name} do not fit", "finite positions")
     if not bool(jnp.any(state.alive)):
         raise fail(
             f"{potential.name} returned values that are not finite for the first positions",
