@@ -2,10 +2,10 @@
 
     python benchmarks/dynamics.py [chgnet] [lennard-jones] [scaling]
 
-- CHGNet, Na3PS4 of 192 atoms at 800 K, 1.5 fs, Langevin: beside ASE with the calculator of the chgnet
-  package (torch), all cores, both float32.
-- Lennard-Jones, 2 048 atoms: beside jax-md's own Langevin loop with its neighbour list and skin, in
-  one `lax.fori_loop` per turn, both float64.
+- CHGNet, Na3PS4 of 192 atoms at 800 K, 1.5 fs, Langevin: beside ASE with the calculator of the
+  chgnet package (torch), all cores, both float32.
+- Lennard-Jones, 2 048 atoms: beside jax-md's own Langevin loop with its neighbour list and skin,
+  in one `lax.fori_loop` per turn, both float64.
 - Time per step of phojax against the number of atoms, 100 to 2 000.
 
 The best of several turns counts, because anything else on the machine only adds time.
@@ -50,7 +50,8 @@ def ours(model, crystal, temperature, mobile, *, frames=10, timestep=1.5, skin=0
             model, given, state, jnp.int32(frames), protocol.timestep, protocol.friction,
             capacity=capacity, longest=50, every=4, thermostat=True, skin=skin,
         )  # fmt: skip
-        assert not overflow.any() and int(done.count) == frames
+        assert not overflow.any()
+        assert int(done.count) == frames
         jax.block_until_ready(state)
 
     return turn, 4 * frames

@@ -135,7 +135,7 @@ def test_bad_input():
         at_temperatures(crystal, [100.0], "Na")
     with pytest.raises(InputError, match="elements that"):
         run(potential("lj:Ne"), at_temperatures(crystal, [30.0]), SHORT)
-    bare = replace(ARGON, with_skin=None)
+    bare = replace(ARGON, reaching=None)
     with pytest.raises(InputError, match="skin"):
         run(bare, at_temperatures(crystal, [30.0]), replace(SHORT, skin=1.0))
     one = jax.tree.map(lambda x: x, crystal)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from phojax.checks import fail
 from phojax.units import TIME_FS
@@ -30,7 +30,7 @@ class Protocol:
         InputError: values without meaning.
     """
 
-    ensemble: Literal["nvt", "nve"] = "nvt"
+    ensemble: str = "nvt"
     timestep_fs: float = 1.5
     friction_per_ps: float = 1.0
     equilibration_steps: int = 10_000
