@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.signal import lfilter
 
+from phojax.md.diffusion import Diffusion, diffusion
 from phojax.md.displacement_statistics import DisplacementStatistics
 from phojax.md.displacements import displacement_statistics
 from phojax.md.trajectory import Trajectory
@@ -57,3 +58,22 @@ def groups(rng, D: float, size: int) -> np.ndarray:
 def anisotropic(rng, tensor: np.ndarray) -> np.ndarray:
     """Return independent walkers with a tensor of diffusion."""
     return brownian(rng, 1.0) @ np.linalg.cholesky(tensor).T
+
+
+WALKS = 200
+
+
+def checked_estimates(D: float, walk, seed: int = 20) -> list[Diffusion]:
+    """Return estimates from 200 walks, their intervals, bias and errors checked."""
+    rng = np.random.default_rng(seed)
+    found = [diffusion(statistics(walk(rng))) for _ in range(WALKS)]
+    held = np.mean([d.interval[0] <= D <= d.interval[1] for d in found])
+    assert 0.90 <= held <= 0.98
+    values = np.array([d.D for d in found])
+    assert abs(values.mean() - D) < 3.5 * values.std() / np.sqrt(WALKS)  # no bias
+    errors = np.sqrt(np.mean([d.standard_error**2 for d in found]))
+    assert 0.8 < errors / values.std() < 1.35
+    assert np.mean([d.below_detection for d in found]) == 0
+    assert np.mean([d.poor_fit for d in found]) < 0.03
+    assert np.mean([d.subdiffusive for d in found]) < 0.01
+    return found

@@ -115,7 +115,7 @@ def conductivity(
         temperature_K: T.
         charge: Of an ion, in e.
         number: Atomic number, the mobile ion by default.
-        begin_ps: First lag of the fits.
+        begin_ps: First lag of the fits, or a later one if D* needs it.
 
     Raises:
         InputError: volume, temperature or charge without meaning, or as `collective_diffusion`.
@@ -126,7 +126,7 @@ def conductivity(
             "positive volume and temperature, a charge that is not 0",
         )
     alone = diffusion(statistics, number, begin_ps=begin_ps)
-    together = collective_diffusion(statistics, number, begin_ps=begin_ps)
+    together = collective_diffusion(statistics, number, begin_ps=float(alone.lags_ps[0]))
     n = float(np.sum(statistics.numbers == alone.number)) / volume
     H, interval = haven_ratio(alone, together)
 

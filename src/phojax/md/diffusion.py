@@ -7,9 +7,15 @@ estimates.py. Three things make errors larger than those of independent Gaussian
 vibrations that differ between ions, motion in concert. The errors are never made smaller, but where
 ions differ for good (the scatter between them says nothing on the error of their mean), and
 the sections show it.
+
+Weights favour short lags, which are known best. Where the motion is not diffusion yet at `begin`,
+the points are not on a line; then the fit begins at twice that time, and so on until they are, and
+once more, as long as half the run is at least four times as long (Bullerjahn et al., J. Chem. Phys.
+153, 024116 (2020), choose the time step likewise).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +34,7 @@ BEGIN_ps = 2.0
 _SHORT = 4.0  # the longest lag should be so many times the first
 _SUB = 0.75  # log slope of diffusion that is not yet
 _POOR = 1e-3  # probability of a χ² that large
+_SETTLED = 0.01  # likewise, above which a fit need not begin later
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ class Diffusion:
         concert: Variance over that of independent ions, from the scatter between sections.
         below_detection: D is censored: nothing but `interval[1]` is known.
         too_short: The longest lag is less than four times the first.
-        subdiffusive: The log slope is below 0.75, beyond its error.
+        subdiffusive: The log slope is below 0.75, beyond its error or in a poor fit.
+        begins_late: The fit begins later than asked for, because the points were not on a line.
         poor_fit: The points are not on a line (p < 0.001).
         in_concert: Sections scatter more than independent ions would (p < 0.01).
     """
@@ -79,11 +87,19 @@ class Diffusion:
     subdiffusive: bool
     poor_fit: bool
     in_concert: bool
+    begins_late: bool = False
 
     @property
     def flags(self) -> tuple[str, ...]:
         """Names of what is the matter."""
-        names = ("below_detection", "too_short", "subdiffusive", "poor_fit", "in_concert")
+        names = (
+            "below_detection",
+            "too_short",
+            "subdiffusive",
+            "poor_fit",
+            "in_concert",
+            "begins_late",
+        )
         return tuple(name for name in names if getattr(self, name))
 
 
@@ -120,7 +136,8 @@ def diffusion(
     Args:
         statistics: Of one run, or merged ones.
         number: Atomic number, the mobile ion by default.
-        begin_ps: First lag of the fit; the last is half the run.
+        begin_ps: First lag of the fit, or a later one; see the module's header. The last is half
+            the run.
         direction: Along this vector; by default a third of the trace of the tensor.
 
     Raises:
@@ -129,8 +146,12 @@ def diffusion(
     z = _number(statistics, number)
     A, name = _functional(direction)
     moments = statistics.moments(z)
-    line = straight_line(statistics, moments, A, begin_ps)
-    return estimated(statistics, moments, line, A, name, z, concert(statistics, z, line))
+
+    def fit(begin: float) -> Diffusion:
+        line = straight_line(statistics, moments, A, begin)
+        return estimated(statistics, moments, line, A, name, z, concert(statistics, z, line))
+
+    return _settled(fit, begin_ps)
 
 
 def diffusion_axes(
@@ -151,7 +172,8 @@ def diffusion_tensor(
     """Return the tensor of diffusion, whose trace is three times the total; see `diffusion`."""
     z = _number(statistics, number)
     moments = statistics.moments(z)
-    line = straight_line(statistics, moments, np.eye(3), begin_ps)
+    begin = diffusion(statistics, z, begin_ps=begin_ps).lags_ps[0]
+    line = straight_line(statistics, moments, np.eye(3), float(begin))
     tensor = np.einsum("l,lab->ab", line.slope, moments[line.used]) / 2
     values, vectors = np.linalg.eigh(tensor)
     together = concert(statistics, z, line)
@@ -220,10 +242,27 @@ def estimated(
         concert=g.ratio,
         below_detection=low <= 0,
         too_short=bool(line.lags_ps[-1] < _SHORT * line.lags_ps[0]),
-        subdiffusive=bool(alpha + 2 * alpha_error < _SUB),
+        subdiffusive=bool(alpha + (0 if p < _POOR else 2 * alpha_error) < _SUB),
         poor_fit=p < _POOR,
         in_concert=bool(alone < 0.01),
     )
+
+
+def _settled(fit: Callable[[float], Diffusion], begin_ps: float) -> Diffusion:
+    """Return the first of fits that begin later and later whose points are on a line."""
+
+    def later(found: Diffusion) -> Diffusion | None:
+        if found.lags_ps[-1] < 2 * _SHORT * found.lags_ps[0]:
+            return None
+        return replace(fit(2 * float(found.lags_ps[0])), begins_late=True)
+
+    found = fit(begin_ps)
+    while found.p_value < _SETTLED:
+        if (after := later(found)) is None:
+            return found
+        found = after
+    # what is left where points begin to look like a line is still a bias of some errors
+    return (later(found) or found) if found.begins_late else found
 
 
 def _number(statistics: DisplacementStatistics, number: int | None) -> int:

@@ -55,9 +55,10 @@ class Variance:
     def _at(self, D: float, z: float) -> float:
         variance = (self.square * D + self.linear + self.events) * D + self.constant
         if variance <= 0:
-            return D
+            return float(D)
         gamma = (2 * self.square**2 * D**2 + self.events**2) * D / variance**1.5
-        return D + variance**0.5 * (z + (z * z - 1) * min(gamma, 3.0) / 6)
+        width = float(variance) ** 0.5
+        return float(D) + width * (z + (z * z - 1) * min(gamma, 3.0) / 6)
 
     def limit(self) -> float:
         """Return the detection limit, Å²/ps."""

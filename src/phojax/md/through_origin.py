@@ -61,8 +61,6 @@ def through_origin(msd: Float[np.ndarray, "frame 3"], interval_ps: float) -> Thr
     return ThroughOrigin(float(axes.mean()), float(axes.max()), axes, at_rest)
 
 
-def artefact(
-    vibration: Float[np.ndarray, "*axis"], longest_ps: float
-) -> Float[np.ndarray, "*axis"]:
-    """Return eq. (2) in Å²/ps, for ⟨u_α²⟩ in Å²."""
+def artefact(vibration: Float[np.ndarray, "3"], longest_ps: float) -> Float[np.ndarray, "3"]:
+    """Return eq. (2) in Å²/ps, for ⟨u_α²⟩ of x, y and z in Å²."""
     return 1.5 * vibration / longest_ps
