@@ -19,6 +19,7 @@ from phojax.neighbors import (
     neighbor_list,
     pair_capacity,
     scatter,
+    separation_components,
     separations,
 )
 from phojax.structure import padded, strained, structure
@@ -171,6 +172,15 @@ def test_separations_of_padding_lie_beyond_the_cutoff():
     neighbors = listed(crystal, CUTOFF, PairCapacity((2, 2, 2), 64))
     apart = np.asarray(apart_in(crystal, neighbors))[~np.asarray(neighbors.mask)]
     np.testing.assert_array_equal(apart, np.tile([2 * CUTOFF, 0, 0], (len(apart), 1)))
+
+
+def test_components_are_those_of_the_separations():
+    crystal = padded(structure(*parts(CRYSTALS["triclinic 1"])), 6)
+    neighbors = listed(crystal, CUTOFF, ROOM)
+    np.testing.assert_allclose(
+        jnp.stack(separation_components(crystal, neighbors), 1),
+        apart_in(crystal, neighbors), atol=1e-14,
+    )  # fmt: skip
 
 
 def test_buckets_are_few_and_hold():

@@ -110,10 +110,11 @@ def found_by_bins(
     bin_of = jnp.where(real, (place[:, 0] * bins[1] + place[:, 1]) * bins[2] + place[:, 2], count)
     member, slot, spilled = _members(bin_of, count, per_bin)
 
-    inside = [values[member] for values in (x - home @ cell).T]
+    wrapped = x - home @ cell
+    inside = [wrapped[:, axis][member] for axis in range(3)]
     there = []
     for axis in range(3):
-        moved = sum(crossed[..., k].astype(x.dtype) * cell[k, axis] for k in range(3))
+        moved = jnp.asarray(crossed, x.dtype) @ cell[:, axis]
         there.append(_by_bits((inside[axis][near] + moved[..., None]).reshape(count, -1)))
     candidates = member[near].reshape(count, -1)
     limits = _by_bits(jnp.where(candidates >= 0, cutoff**2, 0).astype(x.dtype))
