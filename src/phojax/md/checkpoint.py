@@ -87,6 +87,7 @@ class RunCheckpoints:
 
     def _opened(self) -> Any:
         if self._manager is None:
+            assert self._folder is not None
             import orbax.checkpoint as orbax
 
             logging.getLogger("absl").setLevel(logging.ERROR)  # a line for every file otherwise
