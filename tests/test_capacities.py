@@ -106,8 +106,8 @@ def test_a_skin_changes_nothing(name):
 
 
 def test_sizes_grow_and_merge():
-    one = PairCapacity((1, 2, 0), 64, 12, (2, 2, 2), (1, 1, 1), 9)
-    two = PairCapacity((0, 3, 0), 80, 16, (2, 2, 3), (1, 1, 2), 5)
+    one = PairCapacity((1, 2, 0), 64, 12, (2, 2, 2), (1, 1, 1), per_bin=9)
+    two = PairCapacity((0, 3, 0), 80, 16, (2, 2, 3), (1, 1, 2), per_bin=5)
     more = grown(one)
     assert np.all(np.array([more.pairs, more.each, more.per_bin]) >= 1.3 * np.array([64, 12, 9]))
     assert (more.images, more.bins, more.reach) == (one.images, one.bins, one.reach)
@@ -116,13 +116,13 @@ def test_sizes_grow_and_merge():
     merged = PairCapacity((1, 3, 0), 80, 16)
     assert largest([one, two]) == largest([two, one]) == merged
     same = two._replace(bins=one.bins)
-    assert largest([one, same]) == PairCapacity((1, 3, 0), 80, 16, (2, 2, 2), (1, 1, 2), 9)
+    assert largest([one, same]) == PairCapacity((1, 3, 0), 80, 16, (2, 2, 2), (1, 1, 2), per_bin=9)
     assert largest([one, two._replace(each=0)]).each == 0
     assert largest([one]) == one
     assert grown((one, 40)) == (more, 56)
     assert largest([(one, 40), (two, 8)]) == (merged, 40)
     assert grown(None) is None
     assert largest([None, None]) is None
-    assert all(isinstance(n, int) for n in jax.tree.leaves((more, merged)))
+    assert all(isinstance(n, int | float) for n in jax.tree.leaves((more, merged)))
     with pytest.raises(InputError, match="those of one potential"):
         largest([one, (one, 3)])

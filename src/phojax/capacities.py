@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from phojax.checks import check_finite, fail
 from phojax.neighbor_search import (
+    between_planes,
     bins_in_reach,
     image_grid,
     images_in_reach,
@@ -29,8 +30,8 @@ _LONGEST_TABLE = 1.5
 _WORTH_BINS = 2**18
 # Bins times offsets: their table is compiled in.
 _MOST_MEETINGS = 2**20
-# Å by which atoms move about.
-_MOVED = 0.3
+# Å by which atoms move about, and by which they surely do.
+_MOVED, _SHAKEN = 0.3, 0.1
 
 
 class PairCapacity(NamedTuple):
@@ -44,6 +45,7 @@ class PairCapacity(NamedTuple):
         bins: Into how many bins the cell is cut along each lattice vector; 0 for a search
             through all atoms and images.
         reach: How many bins away neighbours are looked for.
+        origin: Where the first bin begins, fractional.
         per_bin: Atoms to a bin.
     """
 
@@ -52,6 +54,7 @@ class PairCapacity(NamedTuple):
     each: int = 0
     bins: tuple[int, int, int] = (0, 0, 0)
     reach: tuple[int, int, int] = (0, 0, 0)
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     per_bin: int = 0
 
     def grown(self, factor: float) -> "PairCapacity":
@@ -64,10 +67,16 @@ class PairCapacity(NamedTuple):
 
     def merged(self, other: "PairCapacity") -> "PairCapacity":
         """Return sizes that hold wherever one of both does."""
-        most = PairCapacity(*(largest(pair) for pair in zip(self, other, strict=True)))
-        if self.bins != other.bins:  # how far one's bins reach in the other's cell is unknown
-            most = most._replace(bins=(0, 0, 0), reach=(0, 0, 0), per_bin=0)
+        # How far one's bins reach in the other's cell, and how much they hold, is unknown.
+        cut = (self.bins, self.origin) == (other.bins, other.origin)
+        a, b = (self, other) if cut else (self._replace(**_NO_BINS), other._replace(**_NO_BINS))
+        most = PairCapacity(*(largest(pair) for pair in zip(a, b, strict=True)))
         return most if self.each and other.each else most._replace(each=0)
+
+
+_NO_BINS: dict[str, Any] = {
+    "bins": (0, 0, 0), "reach": (0, 0, 0), "origin": (0.0, 0.0, 0.0), "per_bin": 0,
+}  # fmt: skip
 
 
 def pair_capacity(
@@ -98,10 +107,8 @@ def pair_capacity(
     searched = len(counts) ** 2 * int(np.prod(2 * np.array(images) + 1))
     if searched < _WORTH_BINS:
         return every
-    cost, bins, reach, per_bin = _best_bins(crystal, farther)
-    return (
-        every if 1.3 * cost > searched else every._replace(bins=bins, reach=reach, per_bin=per_bin)
-    )
+    cost, cut = _best_bins(crystal, farther)
+    return every if 1.3 * cost > searched else every._replace(**cut)
 
 
 def grown(capacity: Any, factor: float = 1.3) -> Any:
@@ -181,26 +188,30 @@ def _nearest_images(xp, centers, others, inverse):
     return -xp.round((others @ inverse) - (centers @ inverse)[:, None])
 
 
-def _best_bins(crystal: Structure, cutoff: float):
-    """Return the cheapest of some ways to bin this crystal: cost, bins, reach, per bin."""
+def _best_bins(crystal: Structure, cutoff: float) -> tuple[float, dict[str, Any]]:
+    """Return the cheapest of some ways to bin this crystal: its cost, and fields of a capacity."""
     cell, real = np.asarray(crystal.cell, float), np.asarray(crystal.numbers) > 0
     x, planes = np.asarray(crystal.positions, float)[real], planes_apart(np, cell)
-    # Planes of atoms on the faces of bins are on either side a moment later.
-    moves = np.random.default_rng(0).normal(scale=_MOVED, size=(4, *x.shape))
-    fractional = (x + moves) @ np.linalg.inv(cell)
+    # What a bin can hold after any small moves, and what it usually does after larger ones.
+    start, slack = x @ np.linalg.inv(cell), _SHAKEN / planes
+    moves = np.random.default_rng(0).normal(scale=_MOVED, size=(4, *x.shape)) @ np.linalg.inv(cell)
     # Slightly wider than cutoff/m, as the reach is rounded up.
     axes = [sorted({max(1, int(0.99 * m * h / cutoff)) for m in (1, 2, 3)}) for h in planes]
-    best = (math.inf, (0, 0, 0), (0, 0, 0), 0)
+    best, cut = math.inf, {}
     for bins in map(_triple, itertools.product(*axes)):
         reach = _triple(bins_in_reach(np, cell, cutoff, np.array(bins)))
         offsets = int(np.prod(2 * np.array(reach) + 1))
         if math.prod(bins) * offsets > _MOST_MEETINGS:
             continue
-        most = max(most_in_a_bin(moved, bins) for moved in fractional)
-        per_bin = int(1.1 * most) + 1
+        origin = between_planes(start, bins)
+        places = start - np.array(origin)
+        later = max(most_in_a_bin(places + moved, bins) for moved in moves)
+        per_bin = max(int(1.1 * later) + 1, most_in_a_bin(places, bins, slack))
         cost = math.prod(bins) * per_bin**2 * offsets
-        best = min(best, (cost, bins, reach, per_bin))
-    return best
+        if cost < best:
+            best = cost
+            cut = {"bins": bins, "reach": reach, "origin": origin, "per_bin": per_bin}
+    return best, cut
 
 
 def _whole_steps(count: float, smallest: int, step: int = 4) -> int:

@@ -3,7 +3,8 @@
 Both searches lay out candidates in a table, one row per centre, and mark the close ones.
 
 - By images: all atoms j, each in the images around the one nearest to i.
-- By bins: the cell is cut into n_a n_b n_c bins by fractional coordinates. Bin b meets the bins
+- By bins: the cell is cut into n_a n_b n_c bins by fractional coordinates, from an origin such
+  that planes of atoms do not lie on faces. Bin b meets the bins
   b + o for offsets o = -reach … reach along each vector; b + o lies in the cell floor((b + o)/n)
   as bin (b + o) mod n. Two atoms that are d apart, in a cell whose planes are h apart, lie at
   most ceil(n d / h) bins from each other, whatever n is: one bin to a thin cell is as exact as
@@ -66,7 +67,7 @@ def found_by_images(
         nearest = [jnp.round(fractional[:, k] - places[k, bit, :, None]) for k in range(3)]
         squared = jnp.zeros((), x.dtype)
         for axis in range(3):
-            moved = sum(n * cell[k, axis] for k, n in enumerate(nearest))
+            moved = sum((n * cell[k, axis] for k, n in enumerate(nearest)), jnp.zeros((), x.dtype))
             apart = others[axis, bit, :, None] - x[:, axis] + moved
             squared += (apart + offsets[:, axis, None, None]) ** 2  # L k i
         return squared < limits[bit, :, None]
@@ -96,13 +97,14 @@ def found_by_bins(
     cutoff: float,
     bins: tuple[int, int, int],
     reach: tuple[int, int, int],
+    origin: tuple[float, float, float],
     per_bin: int,
     room: Room,
 ) -> Found:
     """Return the pairs closer than `cutoff` (Å); O(atoms) at a given density."""
     count = int(np.prod(bins))
     near, crossed = _nearby_bins(bins, reach)
-    fractional = _kept(x @ jnp.linalg.inv(cell))
+    fractional = _kept(x @ jnp.linalg.inv(cell) - jnp.asarray(origin, x.dtype))
     home = jnp.floor(fractional)
     place = (jnp.asarray(bins, x.dtype) * (fractional - home)).astype(jnp.int32)
     # Rounding may put an atom on the far face of the cell.
@@ -144,11 +146,27 @@ def found_by_bins(
     return Found(i, j, image, mask, many | spilled | beyond)
 
 
-def most_in_a_bin(fractional: Float[np.ndarray, "atom 3"], bins: tuple[int, int, int]) -> int:
-    """Return the number of atoms in the fullest bin."""
-    inside = fractional - np.floor(fractional)
-    place = np.minimum((inside * bins).astype(int), np.asarray(bins) - 1)
-    return int(np.bincount((place[:, 0] * bins[1] + place[:, 1]) * bins[2] + place[:, 2]).max())
+def most_in_a_bin(
+    fractional: Float[np.ndarray, "atom 3"], bins: tuple[int, int, int], slack=(0.0, 0.0, 0.0)
+) -> int:
+    """Return the most atoms that a bin can hold when each moves by up to `slack` (fractional)."""
+    corners = np.stack(np.meshgrid(*((-s, s) for s in slack)), -1).reshape(-1, 1, 3)
+    places = np.floor((fractional + corners) * bins).astype(int) % np.asarray(bins)
+    flat = (places[..., 0] * bins[1] + places[..., 1]) * bins[2] + places[..., 2]
+    atoms = np.broadcast_to(np.arange(len(fractional)), flat.shape)
+    once = np.unique(np.stack([atoms.ravel(), flat.ravel()]), axis=1)
+    return int(np.bincount(once[1]).max())
+
+
+def between_planes(fractional: Float[np.ndarray, "atom 3"], bins: tuple[int, int, int]):
+    """Return the fractional origin of bins whose faces lie in the widest gaps between atoms."""
+    origin = []
+    for place, count in zip(fractional.T, bins, strict=True):
+        inside = np.sort(place * count % 1)
+        gaps = np.diff(inside, append=inside[0] + 1)
+        widest = int(np.argmax(gaps > gaps.max() - 1e-6))
+        origin.append(float((inside[widest] + gaps[widest] / 2) % 1 / count))
+    return tuple(origin)
 
 
 def image_grid(images: tuple[int, int, int]) -> Int[np.ndarray, "image 3"]:

@@ -107,8 +107,8 @@ def neighbor_list(crystal: Structure, cutoff: float, capacity: PairCapacity) -> 
     real = crystal.numbers > 0
     room = Room(capacity.pairs, capacity.each)
     if any(capacity.bins):
-        bins, reach, per_bin = capacity.bins, capacity.reach, capacity.per_bin
-        found = found_by_bins(x, cell, real, cutoff, bins, reach, per_bin, room)
+        bins, reach, origin = capacity.bins, capacity.reach, capacity.origin
+        found = found_by_bins(x, cell, real, cutoff, bins, reach, origin, capacity.per_bin, room)
     else:
         found = found_by_images(x, cell, real, cutoff, capacity.images, room)
     # A position that is not a number has no pairs: its atom would vanish without a word.
