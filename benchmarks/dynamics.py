@@ -128,7 +128,7 @@ def _format():
 
 def argon(cells: int):
     """Return fcc argon of 4·cells³ atoms, moved by about 0.1 Å."""
-    atoms = bulk("Ar", "fcc", a=5.4, cubic=True) * (cells,) * 3
+    atoms = bulk("Ar", "fcc", a=5.4, cubic=True) * ((cells,) * 3)
     atoms.rattle(0.1, seed=1)
     return structure(atoms.cell[:], atoms.positions, atoms.numbers)
 
