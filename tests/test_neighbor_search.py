@@ -114,5 +114,5 @@ def test_bins_hold_what_small_moves_bring_into_them(width):
         if not any(room.bins):
             continue
         for shaken in np.concatenate([[0 * moves], rng.uniform(-0.05, 0.05, (5, *moves.shape))]):
-            places = (crystal.positions + moves + shaken) @ np.linalg.inv(crystal.cell)
+            places = np.asarray(crystal.positions + moves + shaken) @ np.linalg.inv(crystal.cell)
             assert most_in_a_bin(places - np.array(room.origin), room.bins) <= room.per_bin
