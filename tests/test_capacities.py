@@ -119,7 +119,7 @@ def test_sizes_grow_and_merge():
     assert largest([one, same]) == PairCapacity((1, 3, 0), 80, 16, (2, 2, 2), (1, 1, 2), per_bin=9)
     assert largest([one, two._replace(each=0)]).each == 0
     assert largest([one]) == one
-    assert grown((one, 40)) == (more, 56)
+    assert grown((one, 40)) == (more, 52)
     assert largest([(one, 40), (two, 8)]) == (merged, 40)
     assert grown(None) is None
     assert largest([None, None]) is None

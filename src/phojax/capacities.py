@@ -175,11 +175,10 @@ def neighbor_counts(crystal: Structure, cutoff: float) -> Int[np.ndarray, " atom
 
 
 def bucket(count: float, smallest: int = 32) -> int:
-    """Return the next of the sizes 32, 40, 48, 56, 64, 80, … (four to an octave)."""
+    """Return the next of the sizes 32, 36, 40, … 64, 72, 80, … (eight to an octave)."""
     size = smallest
     while size < count:
-        step = 2 ** (int(np.log2(size)) - 2)
-        size += step
+        size += 2 ** (int(np.log2(size)) - 3)
     return size
 
 

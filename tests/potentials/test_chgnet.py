@@ -17,9 +17,9 @@ import pytest
 
 from phojax.checks import InputError
 from phojax.forces import energy, energy_forces_stress
-from phojax.neighbors import gather, separations
+from phojax.neighbors import gather, neighbor_list, separations
 from phojax.potentials.chgnet import chgnet, weights
-from phojax.potentials.chgnet.graph import NEAR, bond_graph, graph_capacity
+from phojax.potentials.chgnet.graph import CUTOFF, NEAR, bond_graph, graph_capacity
 from phojax.structure import padded, strained, structure, supercell
 
 if not any((p / "chgnet" / "pretrained").is_dir() for p in map(weights.pathlib.Path, sys.path)):
@@ -85,8 +85,8 @@ def test_supercell_of_64_atoms_has_32_times_the_energy_of_two():
 def test_padding_and_tiles_change_nothing(reference, monkeypatch):
     larger = graph_capacity(CRYSTAL, margin=2.0)
     assert larger != ROOM
-    monkeypatch.setattr("phojax.potentials.chgnet.model._TILE", larger.angles // 2)
-    assert 2 * larger.bonds > larger.angles // 2  # both kinds of rows are in tiles
+    monkeypatch.setattr("phojax.potentials.chgnet.model._TILE", larger.far // 2)
+    assert larger.angles > larger.far // 2  # both kinds of rows are in tiles
     e, f, s, overflow = efs(padded(CRYSTAL, 6), room=larger)
     assert not overflow
     np.testing.assert_allclose(e, reference[0], rtol=1e-12)
@@ -166,25 +166,31 @@ def test_second_derivatives_of_a_perfect_crystal_are_finite():
 def test_every_pair_refers_to_its_bond_in_the_right_cell():
     crystal, g = ELSEWHERE, graph_of(ELSEWHERE, ROOM)
     assert not g.overflow
-    vectors = separations(crystal, g.bonds)
-    start = gather(crystal.positions, g.bonds.centers)
-    middles = start + vectors / 2
+
+    # Every pair of atoms is in one of the lists, once.
+    def rows(pairs):
+        assert not np.any(pairs.centers.image)
+        columns = (pairs.centers.index, pairs.others.index, pairs.others.image)
+        return np.column_stack(columns)[np.asarray(pairs.mask)]
+
+    once = np.concatenate([rows(g.near), rows(g.far)])
+    there_and_back = np.concatenate([once, np.column_stack([once[:, 1::-1], -once[:, 2:]])])
+    wanted = rows(neighbor_list(crystal, CUTOFF, ROOM.pairs))
+    order = [np.lexsort(x.T) for x in (there_and_back, wanted)]
+    np.testing.assert_array_equal(there_and_back[order[0]], wanted[order[1]])
+
+    vectors = separations(crystal, g.near)
+    middles = gather(crystal.positions, g.near.centers) + vectors / 2
 
     def absolute(points, at):
         return gather(points, at) + at.image @ crystal.cell
 
-    mask = np.asarray(g.pair_bonds.mask)
-    between = (absolute(crystal.positions, g.centers) + absolute(crystal.positions, g.others)) / 2
-    np.testing.assert_allclose(absolute(middles, g.pair_bonds)[mask], between[mask], atol=1e-12)
-    assert not np.any(g.centers.image)
-
-    near = gather(middles, g.near)
     center = absolute(crystal.positions, g.angle_centers)
-    arms = [2 * (absolute(near, at) - center) for at in (g.angle_first, g.angle_second)]
+    arms = [2 * (absolute(middles, at) - center) for at in (g.angle_first, g.angle_second)]
     at = np.asarray(g.angle_first.mask)
     n1, n2 = (np.asarray(arm)[at] for arm in arms)
     # The sign makes arms of bond vectors, which run from or to the centre.
-    along = [gather(gather(vectors, g.near), link) for link in (g.angle_first, g.angle_second)]
+    along = [gather(vectors, link) for link in (g.angle_first, g.angle_second)]
     cosine = np.asarray(jnp.sum(along[0] * along[1], -1) * g.angle_sign)[at]
     np.testing.assert_allclose(cosine, np.sum(n1 * n2, -1), atol=1e-12)
 
@@ -205,7 +211,7 @@ def ordered(rows):
     return sorted(map(tuple, np.round(np.asarray(rows), 6) + 0.0))
 
 
-@pytest.mark.parametrize("field", ["pairs", "bonds", "near", "angles"])
+@pytest.mark.parametrize("field", ["pairs", "near", "far", "angles"])
 def test_every_capacity_that_is_too_small_overflows(field):
     small = ROOM.pairs._replace(pairs=40) if field == "pairs" else 4
     assert graph_of(CRYSTAL, ROOM._replace(**{field: small})).overflow

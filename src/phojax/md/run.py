@@ -29,8 +29,8 @@ from phojax.units import KB
 CHUNK = 50
 """Frames that stay on the device at a time."""
 
-_GROWTH = 1.3
-_MOST_GROWTHS = 8
+_GROWTH = 1.2
+_MOST_GROWTHS = 12
 
 Report = Callable[[str, int, int, str], None]
 """(stage, steps done, of, remark) -> None."""

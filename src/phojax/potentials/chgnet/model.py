@@ -35,7 +35,7 @@ from phojax.potentials.chgnet.graph import CUTOFF, NEAR, Graph
 from phojax.structure import Structure
 
 WIDTH = 64
-_TILE = 2048  # rows
+_TILE = 2560  # rows
 _EPSILON = 1e-5  # of the layer norms
 # The constant of eq. (3) is 1/√2 rounded to float32, in whatever precision the network runs.
 _HALF = float(np.float32(1) / np.sqrt(np.float32(2))) / math.sqrt(math.pi)
@@ -48,25 +48,26 @@ def energy(params: Any, crystal: Structure, graph: Graph) -> Float[Array, ""]:
     where bonds reach a cutoff.
     """
     element = jnp.maximum(crystal.numbers - 1, 0)
-    vectors = separations(crystal, graph.bonds)
-    lengths = jnp.linalg.norm(vectors, axis=-1)
-    far = radial_basis(lengths, params["far_frequencies"], CUTOFF)
-    far_weight = far @ params["far_weight"]
-
-    near_lengths = gather(lengths, graph.near)
-    near_weight = (
-        radial_basis(near_lengths, params["near_frequencies"], NEAR) @ params["near_weight"]
+    near, far = separations(crystal, graph.near), separations(crystal, graph.far)
+    lengths = jnp.linalg.norm(near, axis=-1)
+    near_basis, far_basis = (
+        radial_basis(r, params["far_frequencies"], CUTOFF)
+        for r in (lengths, jnp.linalg.norm(far, axis=-1))
     )
-    directions = gather(vectors, graph.near) / near_lengths[:, None]
-    angles = _first_angles(params, directions, graph)
+    inner = radial_basis(lengths, params["near_frequencies"], NEAR)
+    bond_weight = inner @ params["near_weight"]
+    weights = near_basis @ params["far_weight"], far_basis @ params["far_weight"]
+    angles = _first_angles(params, near / lengths[:, None], graph)
 
     atoms = params["atom"][element]
-    start = bonds = gather(far, graph.near) @ params["bond"]
+    bonds = near_basis @ params["bond"]
     for step, layer in enumerate(params["atom_conv"]):
-        atoms = _updated_atoms(params, layer, atoms, far, far_weight, bonds - start, graph)
+        # Bonds beyond 3 Å keep their first features, which are linear in the basis.
+        features = (bonds, None), (far_basis, params["bond"])
+        atoms = _updated_atoms(layer, atoms, features, weights, graph)
         if step < len(params["bond_conv"]):
             layer = params["bond_conv"][step]
-            bonds = _updated_bonds(layer, atoms, bonds, angles, near_weight, graph)
+            bonds = _updated_bonds(layer, atoms, bonds, angles, bond_weight, graph)
         if step < len(params["angle_update"]):
             layer = params["angle_update"][step]
             angles = _updated_angles(layer, atoms, bonds, angles, graph)
@@ -115,22 +116,28 @@ def _first_angles(params, directions, graph: Graph):
     return _by_rows(rows, (graph.angle_first, graph.angle_second, graph.angle_sign))
 
 
-def _updated_atoms(params, layer, atoms, far, far_weight, change, graph: Graph):
-    """Return eq. (4). `change` is that of the near bonds' features since the first layer."""
+def _updated_atoms(layer, atoms, features, weights, graph: Graph):
+    """Return eq. (4). `features` are those of the near bonds and of the far ones: rows, map."""
     gated = layer["gated"]
     of_center, of_bond, of_other = _blocks(gated["inner"], 3)
-    # Bonds beyond 3 Å keep their first features, which are linear in the basis.
-    at_bond = far @ (params["bond"] @ of_bond) + scatter(change @ of_bond, graph.near, len(far))
-    at_center = atoms @ of_center + gated["inner_bias"]
-    at_other = atoms @ of_other
+    at_center, at_other = atoms @ of_center + gated["inner_bias"], atoms @ of_other
+    received = 0
+    for bonds, (rows, first), weight in zip(
+        (graph.near, graph.far), features, weights, strict=True
+    ):
+        matrix = of_bond if first is None else first @ of_bond
 
-    def received(pairs):
-        centers, others, bonds = pairs
-        x = gather(at_center, centers) + gather(at_other, others) + gather(at_bond, bonds)
-        return scatter(_gated(gated, x) * gather(far_weight, bonds), centers, len(atoms))
+        def both(tile, matrix=matrix):
+            """Return what the two ends of each bond receive."""
+            a, b, rows, weight = tile
+            bond = rows @ matrix
+            at_a = gather(at_center, a) + gather(at_other, b) + bond
+            at_b = gather(at_center, b) + gather(at_other, a) + bond
+            to_a, to_b = jnp.split(_gated(gated, jnp.concatenate([at_a, at_b])), 2)
+            return scatter(to_a * weight, a, len(atoms)) + scatter(to_b * weight, b, len(atoms))
 
-    pairs = (graph.centers, graph.others, graph.pair_bonds)
-    return atoms + _sum_by_rows(received, pairs) @ layer["out"]
+        received += _sum_by_rows(both, (bonds.centers, bonds.others, rows, weight))
+    return atoms + received @ layer["out"]
 
 
 def _updated_bonds(layer, atoms, bonds, angles, weight, graph: Graph):
@@ -173,7 +180,9 @@ def _by_rows(f, rows):
     tiles = _tiles(rows)
     if tiles is None:
         return f(rows)
-    _, out = jax.lax.scan(lambda _, tile: (None, jax.checkpoint(f)(tile)), None, tiles)
+    _, out = jax.lax.scan(
+        lambda _, tile: (None, jax.checkpoint(f, prevent_cse=False)(tile)), None, tiles
+    )
     return out.reshape(-1, out.shape[-1])
 
 
@@ -184,7 +193,9 @@ def _sum_by_rows(f, rows):
         return f(rows)
     result = jax.eval_shape(f, jax.tree.map(lambda x: x[0], tiles))
     zero = jnp.zeros(result.shape, result.dtype)
-    return jax.lax.scan(lambda sum, tile: (sum + jax.checkpoint(f)(tile), None), zero, tiles)[0]
+    return jax.lax.scan(
+        lambda sum, tile: (sum + jax.checkpoint(f, prevent_cse=False)(tile), None), zero, tiles
+    )[0]
 
 
 def _tiles(rows):
@@ -207,17 +218,31 @@ def _tiles(rows):
 def _gated(gated, x: Float[Array, "row both"]) -> Float[Array, "row width"]:
     """Return core · gate from the sums of the first matrix, core and gate side by side."""
     halves = []
+    layers = list(zip(gated["outer"], gated["outer_bias"], strict=True))
     for half, activation in enumerate((jax.nn.silu, jax.nn.sigmoid)):
         y = x[:, half * WIDTH : (half + 1) * WIDTH]
-        for matrix, bias in zip(gated["outer"], gated["outer_bias"], strict=True):
-            y = jax.nn.silu(y) @ matrix[half] + bias[half]
-        halves.append(activation(_layer_norm(y, gated["scale"][half], gated["shift"][half])))
+        for place, (matrix, bias) in enumerate(layers):
+            W, c = matrix[half], bias[half]
+            if place == len(layers) - 1:  # the layer norm's mean, of few rows and not of all
+                W, c = _centered(W), _centered(c)
+            y = jax.nn.silu(y) @ W + c
+        y = y if layers else _centered(y)
+        halves.append(activation(_scaled(y, gated["scale"][half], gated["shift"][half])))
     return halves[0] * halves[1]
 
 
 def _layer_norm(x, scale, shift):
-    x = x - jnp.mean(x, axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + _EPSILON) * scale + shift
+    return _scaled(_centered(x), scale, shift)
+
+
+def _centered(x):
+    return x - jnp.mean(x, axis=-1, keepdims=True)
+
+
+def _scaled(x, scale, shift):
+    """Return the layer norm of rows without a mean."""
+    mean = jnp.full((x.shape[-1], 1), 1 / x.shape[-1], x.dtype)  # a product is faster than a sum
+    return x * jax.lax.rsqrt((x * x) @ mean + _EPSILON) * scale + shift
 
 
 def _blocks(matrix, count: int):
