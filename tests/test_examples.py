@@ -26,6 +26,14 @@ def test_gradient_of_displacements():
     assert found["msd_A2"] > 0.1
 
 
+def test_sodium_diffusion(tmp_path):
+    """Of a few steps nobody can say, and the line through the origin says something anyway."""
+    pytest.importorskip("importlib.metadata").distribution("chgnet")
+    found = load("sodium_diffusion").main(96, str(tmp_path), repeat=(1, 1, 1))
+    assert found.total.too_short
+    assert found.paper.average > 0
+
+
 @pytest.mark.slow
 def test_lines_of_the_readme():
     """The Python block of the README as it stands there, with fewer displacements for speed."""
