@@ -30,7 +30,8 @@ def test_sodium_diffusion(tmp_path):
     """Of a few steps nobody can say, and the line through the origin says something anyway."""
     pytest.importorskip("importlib.metadata").distribution("chgnet")
     found = load("sodium_diffusion").main(96, str(tmp_path), repeat=(1, 1, 1))
-    assert found.total.too_short
+    assert found.total is None
+    assert "Run longer" in " ".join(found.notes), found.notes
     assert found.paper.average > 0
 
 
