@@ -1,12 +1,14 @@
 """Molecular dynamics: phojax beside its peers, in turns in one run.
 
-    python benchmarks/dynamics.py [chgnet] [lennard-jones] [scaling]
+    python benchmarks/dynamics.py [chgnet] [lennard-jones] [scaling] [batches]
 
 - CHGNet, Na3PS4 of 192 atoms at 800 K, 1.5 fs, Langevin: beside ASE with the calculator of the
   chgnet package (torch), all cores, both float32.
 - Lennard-Jones, 2 048 atoms: beside jax-md's own Langevin loop with its neighbour list and skin,
   in one `lax.fori_loop` per turn, both float64.
 - Time per step of phojax against the number of atoms, 100 to 2 000.
+- On a GPU: atom steps per second against the number of systems side by side, to saturation, and
+  how long 50 000 steps of about 200 atoms take.
 
 The best of several turns counts, because anything else on the machine only adds time.
 """
@@ -36,10 +38,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 SKIN = 1.0  # Å, of Lennard-Jones, of both programs
 
 
-def ours(model, crystal, temperature, mobile, *, frames=10, timestep=1.5, skin=0.0):
+def ours(model, crystal, temperature, mobile, *, frames=10, timestep=1.5, skin=0.0, batch=1):
     """Return a function that goes on by 4·frames steps, and how many these are."""
     protocol = Protocol(timestep_fs=timestep, skin=skin)
-    given = systems([crystal], [temperature], mobile)
+    given = systems([crystal] * batch, [temperature] * batch, mobile, replicas=range(batch))
     model = model.with_skin(skin) if skin else model
     capacity = model.capacity(crystal)
     state, _ = started(model, given, capacity)
@@ -188,10 +190,37 @@ def scaling_figures() -> list[tuple[str, str]]:
     return rows
 
 
+def batch_figures(names=("chgnet", "nequix"), repeat=(2, 2, 3)) -> list[tuple[str, str]]:
+    """Return atom steps per second of batches, each twice the last, until they gain little."""
+    if jax.default_backend() == "cpu":
+        return [("dynamics of batches on a GPU", "not measured (no GPU)")]
+    cell = read_structure(ROOT / "examples" / "structures" / "Na3PS4.cif")
+    crystal = supercell(cell, repeat).structure
+    rows = []
+    for name in names:
+        rates: list[float] = []
+        for batch in (1, 2, 4, 8, 16, 32, 64):
+            what = f"{name}, Na3PS4, {len(crystal)} atoms, {batch} side by side"
+            try:
+                model = potential(name).astype(jnp.float32)
+                turn = ours(model, crystal, 800.0, "Na", batch=batch, frames=25)
+                ((wall, _),) = interleaved([turn], 3)
+            except Exception as error:  # mostly out of memory; what was measured stays
+                rows.append((what, f"not measured ({type(error).__name__}: {str(error)[:80]})"))
+                break
+            rates.append(batch * len(crystal) / wall * 1e3)
+            rows.append((what, f"{rates[-1]:.3g} atom steps/s; 50 000 steps of each: "
+                               f"{wall * 50 / 60:.3g} min"))  # fmt: skip
+            if len(rates) > 1 and rates[-1] < 1.1 * rates[-2]:
+                break
+    return rows
+
+
 PARTS = {
     "chgnet": chgnet_figures,
     "lennard-jones": lennard_jones_figures,
     "scaling": scaling_figures,
+    "batches": batch_figures,
 }
 
 

@@ -16,7 +16,7 @@ import time
 import jax
 
 BUDGET = 600.0  # s
-SUITES = ("energy_forces", "force_constants", "batch")
+SUITES = ("energy_forces", "force_constants", "batch", "dynamics", "neighbors")
 
 
 def _suite(name, queue):

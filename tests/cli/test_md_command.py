@@ -15,6 +15,7 @@ from ase.build import bulk
 from ase.io import read, write
 
 from phojax.cli import main
+from phojax.io.records import write_record
 from phojax.io.trajectories import read_trajectory
 
 SHORT = (
@@ -177,8 +178,14 @@ def test_diffusion_of_a_walk(tmp_path, capsys):
         walk(tmp_path / f"run-{T}K.extxyz", D, seed=T)
     files = [str(tmp_path / f"run-{T}K.extxyz") for T in (600, 800)]
     out = tmp_path / "out"
-    assert main(["diffusion", *files, "--together", "--out", str(out)]) == 0
+    more = ["--together", "--out", str(out), "--phonons", str(tmp_path / "phonons")]
+    assert main(["diffusion", *files, *more]) == 1
+    assert "phonons" in capsys.readouterr().out
+    (tmp_path / "phonons").mkdir()
+    write_record(tmp_path / "phonons" / "record.json", {"acoustic_cutoff_THz": 1.5})
+    assert main(["diffusion", *files, *more]) == 0
     record = json.loads((out / "run-600K" / "record.json").read_text())
+    assert record["acoustic_cutoff_THz"] == 1.5
     for T, D in ((600, 0.25), (800, 0.6)):
         found = record["temperatures"][str(T)]
         assert abs(found["D_A2_ps"] - D) < 5 * found["D_error_A2_ps"]

@@ -119,6 +119,7 @@ def _record(
                 for name in ("interval", "start", "every", "types", "mobile", "ballistic", "charge")
             },
             sites=None if sites is None else sites.read_bytes(),
+            phonons=str(options.phonons),
             versions={k: v for k, v in versions().items() if k == "phojax"},
         )
 
@@ -170,6 +171,7 @@ def _record(
             record,
             begin_ps=options.ballistic,
             charge=options.charge,
+            phonons=options.phonons,
             figures=not options.no_figures,
         )
         for label, found in jumps.items():

@@ -98,6 +98,9 @@ def add_analysis(parser) -> None:
         help="lags below this are cut off (default: 2)")  # fmt: skip
     parser.add_argument("--charge", type=float, default=1.0, metavar="e",
         help="of a mobile ion, for conductivities (default: 1)")  # fmt: skip
+    parser.add_argument("--phonons", type=pathlib.Path, metavar="PATH",
+        help="record.json of `phojax phonons`, or its folder of results with the same names: the "
+        "acoustic cutoff is recorded and drawn")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -280,5 +283,6 @@ class _Work:
             record,
             begin_ps=options.ballistic,
             charge=options.charge,
+            phonons=options.phonons,
             figures=not options.no_figures,
         )

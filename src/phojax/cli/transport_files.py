@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
+from matplotlib.figure import Figure
 
-from phojax.io.records import write_modes
+from phojax.checks import fail
+from phojax.io.records import read_record, write_modes
 from phojax.io.structures import write_structure
 from phojax.io.trajectory_writers import write_ase_traj, write_extxyz, write_trajectory_npz
 from phojax.io.volumetric import write_chgcar, write_cube
@@ -45,6 +47,7 @@ def write_transport(
     begin_ps: float,
     charge: float,
     figures: bool,
+    phonons: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Write everything but the record of one input, and return that.
 
@@ -56,7 +59,12 @@ def write_transport(
         begin_ps: Where the ballistic part ends.
         charge: Of a mobile ion, in e.
         figures: Whether there are any.
+        phonons: Record of phonons of the same crystal, or a folder of such, by name.
+
+    Raises:
+        InputError: no record of phonons there.
     """
+    cutoff = None if phonons is None else acoustic_cutoff(phonons, record["name"])
     folder.mkdir(parents=True, exist_ok=True)
     write_structure(folder / "structure.extxyz", crystal)
     found = [transport(one, begin_ps=begin_ps, charge=charge) for one in observed]
@@ -64,13 +72,16 @@ def write_transport(
     for one in found:
         label = temperature_label(one.observed.temperature_K)
         title = f"{record['formula']}, {label}, {record['source']}"
-        records[label.removesuffix(" K")] = _written(folder, label, one, crystal, title, figures)
+        drawn = _figure(one, crystal, title, cutoff) if figures else None
+        records[label.removesuffix(" K")] = _written(folder, label, one, crystal, drawn)
         record["flags"] += [f for f in one.flags if f not in record["flags"]]
         record["notes"] += [f"{label}: {note}" for note in one.notes]
     over = activation(found)
     record["notes"] += over.notes
     record["temperatures"] = records
     record["arrhenius"] = activation_record(over)
+    if cutoff is not None:
+        record["acoustic_cutoff_THz"] = cutoff
     if figures and len(found) > 1 and all(one.total is not None for one in found):
         drawn = arrhenius_figure(
             f"{record['formula']}, {record['source']}", record["mobile"], _points(found, over)
@@ -84,10 +95,27 @@ def temperature_label(temperature_K: float | None) -> str:
     return "unknown" if temperature_K is None else f"{temperature_K:g} K"
 
 
+def acoustic_cutoff(phonons: pathlib.Path, name: str) -> float:
+    """Return the acoustic cutoff in THz from a record of phonons.
+
+    Args:
+        phonons: The record, its folder, or a folder of results.
+        name: Of the input, where it is a folder of results.
+
+    Raises:
+        InputError: no record there, or none of phonons.
+    """
+    places = (phonons, phonons / "record.json", phonons / name / "record.json")
+    found = read_record(next((place for place in places if place.is_file()), places[-1]))
+    cutoff = found.get("acoustic_cutoff_THz")
+    if not isinstance(cutoff, float):
+        raise fail(f"{phonons}: no acoustic_cutoff_THz", "a record of `phojax phonons`")
+    return cutoff
+
+
 def _written(
-    folder: pathlib.Path, label: str, found: Transport, crystal: Structure, title: str,
-    figures: bool,
-) -> dict[str, Any]:  # fmt: skip
+    folder: pathlib.Path, label: str, found: Transport, crystal: Structure, drawn: Figure | None
+) -> dict[str, Any]:
     """Write arrays, densities and the figure of one temperature; return its record."""
     label = label.replace(" ", "")
     write_modes(folder / f"transport-{label}.npz", arrays_of(found))
@@ -95,8 +123,8 @@ def _written(
     if density is not None:
         write_chgcar(folder / f"density-{label}.vasp", density, crystal)
         write_cube(folder / f"density-{label}.cube", density, crystal)
-    if figures:
-        save_figure(_figure(found, crystal, title), folder / f"transport-{label}")
+    if drawn is not None:
+        save_figure(drawn, folder / f"transport-{label}")
     return transport_record(found)
 
 
@@ -140,11 +168,11 @@ def _cut(x: np.ndarray, all_: Sequence[np.ndarray]) -> np.ndarray:
     return x[: min(len(y) for y in all_)]
 
 
-def _figure(found: Transport, crystal: Structure, title: str):
+def _figure(found: Transport, crystal: Structure, title: str, cutoff: float | None) -> Figure:
     symbol = chemical_symbols[found.observed.mobile]
     notes = tuple(found.flags)
     return transport_figure(
-        title, symbol, _curves(found), _spectra(found), _map(found, crystal), notes
+        title, symbol, _curves(found), _spectra(found, cutoff), _map(found, crystal), notes
     )
 
 
@@ -163,7 +191,7 @@ def _curves(found: Transport) -> DisplacementCurves:
     )  # fmt: skip
 
 
-def _spectra(found: Transport) -> Spectra | None:
+def _spectra(found: Transport, cutoff: float | None) -> Spectra | None:
     if found.vdos is None:
         return None
     of = found.vdos
@@ -177,6 +205,7 @@ def _spectra(found: Transport) -> Spectra | None:
         {symbol: of.density[:, n] for symbol, n in names.items()},
         {symbol: float(of.centre_vibrational_THz[n]) for symbol, n in names.items()},
         float(of.frequencies_THz[min(place, len(grown) - 1)]) * 1.1,
+        cutoff,
     )
 
 

@@ -70,7 +70,10 @@ def _framework(found: Record) -> str:
     framework = found.get("framework")
     if framework is None:
         return ""
-    return "holds" if framework["holds"] else "; ".join(framework["tripped"]) or "moves"
+    if framework["holds"]:
+        return "holds"
+    elements = dict.fromkeys(reason.split()[0] for reason in framework["tripped"])
+    return f"{', '.join(elements)} {'rotates' if framework.get('polyanions_hold') else 'moves'}"
 
 
 def _flat(tree: Record, before: str) -> Record:

@@ -169,7 +169,8 @@ def draw_spectra(axes: Axes, spectra: Spectra, mobile: str) -> None:
         axes.axvline(spectra.acoustic_cutoff_THz, color=INK, lw=1.1, ls=(0, (1, 1.4)),
                      label=f"acoustic cutoff {spectra.acoustic_cutoff_THz:.2f} THz")  # fmt: skip
     axes.set_xlim(0, spectra.highest_THz)
-    axes.set_ylim(0, None)
+    most = max(float(np.max(v[shown], initial=0.0)) for v in spectra.by_species.values())
+    axes.set_ylim(0, 1.3 * most if most > 0 else 1.0)  # room for the legend
     axes.set_xlabel("Frequency (THz)", fontsize=NORMAL)
     axes.set_ylabel("Vibrational density of states (1/THz)", fontsize=NORMAL)
     axes.legend(fontsize=SMALL, frameon=False, loc="upper right")
@@ -193,7 +194,8 @@ def draw_density(figure: Figure, axes: Axes, density: DensityMap, mobile: str) -
     bar = figure.colorbar(mesh, ax=axes, shrink=0.8)
     bar.set_label("Density (Å⁻³)", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
-    axes.legend(fontsize=SMALL, loc="upper right", framealpha=0.7)
+    if density.hosts:
+        axes.legend(fontsize=SMALL, loc="upper right", framealpha=0.7)
 
 
 def arrhenius_figure(title: str, mobile: str, points: ArrheniusPoints) -> Figure:
