@@ -108,8 +108,8 @@ def graph_capacity(crystal: Structure, margin: float = 1.1) -> Capacity:
     return Capacity(
         pair_capacity(crystal, CUTOFF, margin),
         bucket(near.sum() / 2 * margin),
-        bucket((every - near).sum() / 2 * margin),
-        bucket((near * (near - 1)).sum() * margin**2),
+        bucket((every - near).sum() / 2 * (1 + margin) / 2),  # so many change little
+        bucket((near * (near - 1)).sum() * margin),
     )
 
 
