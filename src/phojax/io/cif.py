@@ -38,6 +38,15 @@ def read_cif(path: pathlib.Path) -> Atoms:
         InputError: no structure, partial occupancy, coinciding sites, symmetry that is not
             understood, rows that were skipped, a composition other than the stated formula.
     """
+    return atoms_of_block(cif_blocks(path)[-1])
+
+
+def cif_blocks(path: pathlib.Path) -> list[CIFBlock]:
+    """Return the blocks of a CIF file that hold a structure, at least one.
+
+    Raises:
+        InputError: no structure, or rows that were skipped.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         blocks = [b for b in parse_cif(str(path)) if b.has_structure()]
@@ -47,7 +56,11 @@ def read_cif(path: pathlib.Path) -> Atoms:
         warnings.warn(warning.message, stacklevel=2)
     if not blocks:
         raise fail("it holds no atoms", "a CIF with atom sites", "It may be cut short")
-    block = blocks[-1]
+    return blocks
+
+
+def atoms_of_block(block: CIFBlock) -> Atoms:
+    """Return the conventional cell of one block; raises as `read_cif` does."""
     if block.get_cellpar() is None:
         raise fail("the lengths or angles of the cell are missing", "all six", "Complete the file")
     _check_occupancies(block)

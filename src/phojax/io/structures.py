@@ -39,12 +39,18 @@ def read_structure(path: str | os.PathLike) -> Structure:
     path = pathlib.Path(path)
     check_readable(path)
     try:
-        atoms = _read_atoms(path)
-        _check_positions(atoms)
-        crystal = structure_from_ase(atoms)
-        check_distances(atoms)
+        return checked_structure(_read_atoms(path))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def checked_structure(atoms: Atoms) -> Structure:
+    """Return the crystal of an ASE object that was read from somewhere; raises InputError where
+    positions are not finite, atoms are closer than 0.5 Å, or it is no crystal of elements.
+    """
+    _check_positions(atoms)
+    crystal = structure_from_ase(atoms)
+    check_distances(atoms)
     return crystal
 
 
