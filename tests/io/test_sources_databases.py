@@ -1,8 +1,10 @@
 """Databases as sources: ASE's, JSON of pymatgen in the forms that databases give away."""
 
 import bz2
+import contextlib
 import gzip
 import json
+import sqlite3
 
 import ase.db
 import ase.io
@@ -70,6 +72,13 @@ def test_no_database_of_ase(tmp_path):
     (tmp_path / "x.db").write_text("no database at all\n" * 50)
     with pytest.raises(InputError, match="cannot be read as a database of ASE"):
         read(tmp_path / "x.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE mine (a)")
+        other.commit()
+    before = (tmp_path / "other.db").read_bytes()
+    with pytest.raises(InputError, match="no table of systems"):
+        read(tmp_path / "other.db")
+    assert (tmp_path / "other.db").read_bytes() == before
     ase.db.connect(tmp_path / "y.db").write(salt())
     with ase.db.connect(tmp_path / "y.db") as database:
         database.delete([1])

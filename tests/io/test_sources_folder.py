@@ -113,8 +113,9 @@ def test_unreadable_files_are_candidates_with_errors(tmp_path):
 
 
 def test_what_is_no_source(tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
-        read_candidates(str(tmp_path / "nowhere"))
+    for name in ("", "mp:", "x" * 400, str(tmp_path / "nowhere")):
+        with pytest.raises(InputError, match="does not exist"):
+            read_candidates(name)
     with pytest.raises(InputError, match=r"no structures.*CIF, POSCAR"):
         read_candidates(str(tmp_path))
     (tmp_path / "thing.qqq").write_text("what is this\n")

@@ -47,7 +47,7 @@ def read_candidates(source: str, metadata: pathlib.Path | None = None) -> Source
             raise fail(f"{source} finds nothing", "a query that finds structures")
         folder = None
     else:
-        path = pathlib.Path(source)
+        path = _path(source)
         folder = path if path.is_dir() else None
         if folder is not None:
             found, ignored = folder_entries(folder)
@@ -64,13 +64,21 @@ def read_candidates(source: str, metadata: pathlib.Path | None = None) -> Source
     return Source(candidates, remarks, ignored)
 
 
-def _file(path: pathlib.Path) -> tuple[list[Candidate], tuple[str, ...]]:
-    if not path.exists():
+def _path(source: str) -> pathlib.Path:
+    try:
+        there = bool(source.strip()) and pathlib.Path(source).exists()
+    except (OSError, ValueError):  # longer than names may be, or holding a null
+        there = False
+    if not there:
         raise fail(
-            f"{path} does not exist",
+            f"{source!r} does not exist",
             "a folder, a file of structures, or a query optimade:, oqmd: or mp:",
             "Check the path",
         )
+    return pathlib.Path(source)
+
+
+def _file(path: pathlib.Path) -> tuple[list[Candidate], tuple[str, ...]]:
     suffixes = [s.lower() for s in path.suffixes]
     plain = suffixes[-2] if suffixes[-1:] and suffixes[-1] in _PACKED and suffixes[1:] else (
         suffixes[-1] if suffixes else ""
