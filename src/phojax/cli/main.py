@@ -9,7 +9,18 @@ import jax
 from threadpoolctl import threadpool_limits
 
 from phojax.checks import InputError
-from phojax.cli import diffusion, displace, elastic, evaluate, fit, md, phonons, potentials
+from phojax.cli import (
+    diffusion,
+    displace,
+    elastic,
+    evaluate,
+    fit,
+    learn,
+    md,
+    phonons,
+    potentials,
+    predict,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elastic.add_parser(commands)
     evaluate.add_parser(commands)
     potentials.add_parser(commands)
+    learn.add_parser(commands)
+    predict.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
