@@ -19,7 +19,6 @@ from phojax.learn.tobit import tobit
 
 _INNER = 5
 _STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
-_TREES = 100
 
 KNOWS_CENSORING = frozenset({"linear Tobit"})
 
@@ -44,24 +43,24 @@ def _tobit(strength: float) -> Fit:
     return lambda features, target: tobit(features, target, strength).mean
 
 
-def _trees(seed: int) -> Fit:
+def _trees(count: int, seed: int) -> Fit:
     def fit(features, target):
         seen = target.detected
         trees = ExtraTreesRegressor(
-            _TREES, min_samples_leaf=2, max_features=0.5, random_state=seed, n_jobs=1
+            count, min_samples_leaf=2, max_features=0.5, random_state=seed, n_jobs=1
         )
         return trees.fit(features[seen], target.value[seen]).predict
 
     return fit
 
 
-def baselines(seed: int) -> dict[str, list[Fit]]:
+def baselines(trees: int, seed: int) -> dict[str, list[Fit]]:
     """Return the choices of each baseline, of which inner folds take the best."""
     return {
         "mean": [_mean],
         "ridge": [_ridge(a) for a in _STRENGTHS],
         "linear Tobit": [_tobit(a) for a in _STRENGTHS],
-        "extra trees": [_trees(seed)],
+        "extra trees": [_trees(trees, seed)],
     }
 
 

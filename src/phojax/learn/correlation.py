@@ -108,7 +108,7 @@ def spearman(
     c = np.zeros(len(b), bool) if censored is None else censored[kept]
     order = surely_above(b, c)
     undecided = 0.0
-    if c.any() and len(b) > 1:
+    if c.any() and not c.all():
         pair = ~(c[:, None] & c[None, :])
         np.fill_diagonal(pair, False)
         undecided = float(np.mean((order == 0)[pair] & (b[:, None] != b[None, :])[pair]))

@@ -100,6 +100,8 @@ def _remark(found: Coefficient) -> str:
         return "no variation"
     if found.systems < LEAST:
         return f"{found.systems} chemical systems: no interval"
+    if not np.isfinite(found.low):
+        return "undefined in many resamples: no interval"
     if found.undecided > 0.1:
         return f"{found.undecided:.0%} of pairs undecided: limits above detected values"
     return ""

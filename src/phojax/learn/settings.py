@@ -21,6 +21,7 @@ class LearnSettings:
         every: Steps between looks at what was left out.
         rate: Of Adam.
         strengths: Precisions of the Gaussian prior on the weights to choose from.
+        trees: Of the model of trees beside the surrogate.
         seed: Of all random numbers.
     """
 
@@ -31,4 +32,5 @@ class LearnSettings:
     every: int = 10
     rate: float = 0.01
     strengths: tuple[float, ...] = (1.0, 10.0, 100.0)
+    trees: int = 100
     seed: int = 0

@@ -11,7 +11,7 @@ from phojax.checks import fail
 from phojax.learn.domain import Domain, domain_of, outside
 from phojax.learn.ensemble import Ensemble, ensemble_prediction, fitted_ensemble
 from phojax.learn.settings import MIN_DETECTED, MIN_SYSTEMS, LearnSettings
-from phojax.learn.table import LearningTable, check_columns, numbers
+from phojax.learn.table import LearningTable, check_columns, numbers, texts
 from phojax.learn.target import Z95, Target
 
 LEAST_KNOWN = 0.5
@@ -111,7 +111,7 @@ def predicted(surrogate: Surrogate, frame: pd.DataFrame) -> pd.DataFrame:
     check_columns(frame, [name])
     values = np.stack([numbers(frame, c) for c in columns], axis=1)
     values = np.where(np.isfinite(values), values, np.nan)
-    systems = frame[name].fillna("").astype(str).tolist()
+    systems = texts(frame, name)
     found = ensemble_prediction(surrogate.ensemble, values)
     where = outside(surrogate.domain, surrogate.ensemble.scaling, values, systems)
     absent = ~np.isfinite(values)

@@ -126,15 +126,13 @@ def learning_table(
     values = np.where(np.isfinite(values), values, np.nan)
     whole = np.atleast_1d(np.isfinite(values).any(axis=0))
 
-    def texts(name: str) -> tuple[str, ...]:
-        if name not in frame:
-            return ("",) * int(kept.sum())
-        return tuple(frame[name].fillna("").astype(str)[kept])
+    def kept_texts(name: str) -> tuple[str, ...]:
+        return tuple(np.asarray(texts(frame, name), object)[kept])
 
     return LearningTable(
-        ids=texts("id"),
-        formulas=texts("formula"),
-        systems=texts("chemical_system"),
+        ids=kept_texts("id"),
+        formulas=kept_texts("formula"),
+        systems=kept_texts("chemical_system"),
         columns=tuple(name for name, some in zip(kinds, whole, strict=True) if some),
         needs_md=np.array([kind == "needs_md" for kind in kinds.values()], bool)[whole],
         descriptors=values[:, whole],
@@ -165,6 +163,13 @@ def truths(frame: pd.DataFrame, name: str) -> Bool[np.ndarray, "row"]:
     return np.array([str(v).strip().lower() in ("true", "1", "1.0") for v in frame[name]], bool)
 
 
+def texts(frame: pd.DataFrame, name: str) -> list[str]:
+    """Return a column as texts; empty where there is none."""
+    if name not in frame:
+        return [""] * len(frame)
+    return ["" if v is None or v is pd.NA or v != v else str(v) for v in frame[name]]
+
+
 def numbers(frame: pd.DataFrame, name: str) -> Float[np.ndarray, "row"]:
     """Return a column as numbers; NaN where there is none."""
     if name not in frame:
@@ -183,9 +188,9 @@ def _reasons(frame: pd.DataFrame, spoiling: Sequence[str]) -> list[str]:
         unstable = known & ~truths(frame, "stable")
         reasons = [r or ("not stable" if u else "") for r, u in zip(reasons, unstable, strict=True)]
     if "flags" in frame:
-        for n, text in enumerate(frame["flags"].fillna("").astype(str)):
+        for n, text in enumerate(texts(frame, "flags")):
             hit = [flag for flag in spoiling if flag in re.findall(r"\w+", text)]
             if hit and not reasons[n]:
                 reasons[n] = f"flag {hit[0]}"
-    systems = frame["chemical_system"].fillna("").astype(str)
+    systems = texts(frame, "chemical_system")
     return [r or ("" if s else "no chemical system") for r, s in zip(reasons, systems, strict=True)]

@@ -70,9 +70,9 @@ def log_target(table: LearningTable) -> Target:
 def negative_log_likelihood(
     mean: Float[Array, "*row"],
     variance: Float[Array, "*row"],
-    value: Float[Array, "*row"],
-    error: Float[Array, "*row"],
-    censored: Bool[Array, "*row"],
+    value: Float[Array, "*#row"],
+    error: Float[Array, "*#row"],
+    censored: Bool[Array, "*#row"],
 ) -> Float[Array, "*row"]:
     """Return eqs. (1) and (2) of each row, natural log, per unit of the value.
 

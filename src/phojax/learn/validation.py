@@ -66,7 +66,7 @@ def cross_validated(
     settings = LearnSettings() if settings is None else settings
     checkpoint = Checkpoint(None) if checkpoint is None else checkpoint
     fold = grouped_folds(systems, settings.folds, detected=target.detected, seed=settings.seed)
-    models = baselines(settings.seed)
+    models = baselines(settings.trees, settings.seed)
     names = (SURROGATE, *models)
     mean = {name: np.full(len(target), np.nan) for name in names}
     deviation = {name: np.full(len(target), np.nan) for name in names}
