@@ -103,7 +103,7 @@ def parity_figure(panels: Mapping[str, Parity], title: str) -> Figure:
         title: Of the figure.
     """
     count = len(panels)
-    figure = _figure((0.5 + 2.35 * count, 3.1))
+    figure = _figure((0.5 + 2.35 * count, 3.35))
     grid = list(np.atleast_1d(figure.subplots(1, count, sharex=True, sharey=True)))
     every = np.concatenate([np.concatenate([p.measured, p.predicted]) for p in panels.values()])
     every = every[np.isfinite(every)]
