@@ -19,7 +19,7 @@ Source: Nocedal and Wright, Numerical Optimization (2006), eqs. 6.17 and 6.20; H
 SIAM J. Optim. 16, 170 (2005), section 2 (judging by gradients).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,8 +32,14 @@ from phojax.potentials.contract import Potential, check_elements, why
 from phojax.structure import Structure
 from phojax.symmetry import SpaceGroup, symmetrized
 
-Surface = Callable[[Structure], tuple[Any, Any, Any]]
-"""structure -> energy (eV), forces (eV/Å), stress (eV/Å³, positive under tension)."""
+Values = tuple[Any, Any, Any]
+"""Energy (eV), forces (eV/Å), stress (eV/Å³, positive under tension)."""
+
+Surface = Callable[[Structure], Values]
+"""structure -> its values."""
+
+Descent = Generator[Structure, Values, "Relaxation"]
+"""A relaxation that asks for the values of one structure after the other, and returns its end."""
 
 _STIFFNESS = 10.0  # eV/Å², a bond's; sets the first step only
 _LARGEST_STEP = 0.3  # Å
@@ -155,11 +161,63 @@ def relax_on(
 ) -> Relaxation:
     """Return the structure at the nearest minimum of an energy surface, at zero pressure.
 
+    Args:
+        surface: structure -> energy, forces, stress; values that are not finite shorten the step.
+        structure: Concrete start.
+        cell: As that of `relaxing`, and so are the others.
+        force_tolerance: eV/Å.
+        stress_tolerance: eV/Å³.
+        max_steps: Evaluations of the surface at most.
+        symmetry: Operations to keep; None for none.
+        conservative: Whether the energy belongs to the forces.
+        on_step: Called with (step, energy in eV, largest force, largest stress) after each one.
+
+    Raises:
+        InputError: tolerances that are not positive, a symmetry of another crystal.
+    """
+    return driven(
+        relaxing(
+            structure,
+            cell=cell,
+            force_tolerance=force_tolerance,
+            stress_tolerance=stress_tolerance,
+            max_steps=max_steps,
+            symmetry=symmetry,
+            conservative=conservative,
+            on_step=on_step,
+        ),
+        surface,
+    )
+
+
+def driven(descent: Descent, surface: Surface) -> Relaxation:
+    """Return the end of a descent, its values those of a surface."""
+    values: Any = None
+    while True:
+        try:
+            wanted = descent.send(values)
+        except StopIteration as end:
+            return end.value
+        values = surface(wanted)
+
+
+def relaxing(
+    structure: Structure,
+    *,
+    cell: bool = True,
+    force_tolerance: float = 1e-3,
+    stress_tolerance: float = 1e-4,
+    max_steps: int = 300,
+    symmetry: SpaceGroup | None = None,
+    conservative: bool = True,
+    on_step: Callable[[int, float, float, float], None] | None = None,
+) -> Descent:
+    """Return the descent to the nearest minimum at zero pressure; whoever drives it evaluates.
+
     A stationary point is all that is promised: a symmetry that is kept may hold the crystal on
     a saddle, which its phonons show. It never raises for want of convergence.
 
     Args:
-        surface: structure -> energy, forces, stress; values that are not finite shorten the step.
         structure: Concrete start; made exactly symmetric first.
         cell: Whether the cell may change.
         force_tolerance: eV/Å, on the length of the largest force.
@@ -178,15 +236,22 @@ def relax_on(
             f"tolerances {force_tolerance} eV/Å, {stress_tolerance} eV/Å³, {max_steps} steps",
             "positive numbers",
         )
-    space = _subspace(structure, symmetry, cell)
+    return _relaxing(
+        _subspace(structure, symmetry, cell), cell, force_tolerance, stress_tolerance, max_steps,
+        conservative, on_step,
+    )  # fmt: skip
 
+
+def _relaxing(
+    space: _Subspace, cell, force_tolerance, stress_tolerance, max_steps, conservative, on_step
+) -> Descent:
     def merit(p: _Point) -> float:
         if not p.finite:
             return np.inf
         asked = p.stress_max / stress_tolerance if cell else 0.0
         return max(p.force_max / force_tolerance, asked)
 
-    best, steps, message = _minimum(surface, space, merit, max_steps, conservative, on_step)
+    best, steps, message = yield from _minimum(space, merit, max_steps, conservative, on_step)
     if best.left_out > max(force_tolerance, best.force_max):
         message += f"; forces of {best.left_out:.1e} eV/Å that break the symmetry were left out"
     return Relaxation(
@@ -227,10 +292,10 @@ def potential_surface(potential: Potential, structure: Structure) -> Surface:
 
 
 def _minimum(
-    surface, space: _Subspace, merit, max_steps, conservative: bool, on_step
-) -> tuple[_Point, int, str]:
+    space: _Subspace, merit, max_steps, conservative: bool, on_step
+) -> Generator[Structure, Values, tuple[_Point, int, str]]:
     """Return the best point, the number of evaluations and why they ended."""
-    here = best = _point(surface, space, np.zeros(_dimension(space)))
+    here = best = yield from _point(space, np.zeros(_dimension(space)))
     if on_step is not None:
         on_step(1, here.energy, here.force_max, here.stress_max)
     inverse, fresh, radius = np.eye(here.y.size) / _STIFFNESS, True, _LARGEST_STEP / 3
@@ -249,7 +314,7 @@ def _minimum(
             inverse, fresh, radius = np.eye(here.y.size) / _STIFFNESS, True, 1e-2
         s = -inverse @ here.gradient
         s *= min(1.0, radius / max(space.length(s), 1e-300))
-        trial = _point(surface, space, here.y + s)
+        trial = yield from _point(space, here.y + s)
         steps += 1
         if on_step is not None:
             on_step(steps, trial.energy, trial.force_max, trial.stress_max)
@@ -294,7 +359,7 @@ def _dimension(space: _Subspace) -> int:
     return space.displacements.shape[1] + space.strains.shape[1]
 
 
-def _point(surface: Surface, space: _Subspace, y: np.ndarray) -> _Point:
+def _point(space: _Subspace, y: np.ndarray) -> Generator[Structure, Values, _Point]:
     u, strain = space.parts(y)
     start, stretch = space.start, np.eye(3) + strain
     crystal = replace(
@@ -302,7 +367,7 @@ def _point(surface: Surface, space: _Subspace, y: np.ndarray) -> _Point:
         cell=jnp.asarray(np.asarray(start.cell) @ stretch),
         positions=jnp.asarray((np.asarray(start.positions) + u) @ stretch),
     )
-    energy, forces, stress = (np.asarray(x, float) for x in surface(crystal))
+    energy, forces, stress = (np.asarray(x, float) for x in (yield crystal))
     du = space.displacements.T @ (-forces @ stretch).reshape(-1)
     symmetric = np.linalg.inv(stretch) @ stress
     symmetric = (symmetric + symmetric.T) / 2

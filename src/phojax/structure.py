@@ -94,15 +94,25 @@ def strained(crystal: Structure, strain: Float[Array, "3 3"]) -> Structure:
 
 
 def padded(crystal: Structure, size: int) -> Structure:
-    """Return the crystal with atoms of number 0 and mass 1 appended up to `size` atoms."""
+    """Return the concrete crystal with atoms of number 0 and mass 1 appended up to `size` atoms.
+
+    On the host: nothing is compiled for the shape that is left behind.
+    """
     extra = size - len(crystal)
     if extra < 0:
         raise fail(f"{len(crystal)} atoms to be padded to {size}", "a size no smaller than that")
+
+    def longer(values, fill: float):
+        rows = np.asarray(values)
+        return jnp.asarray(
+            np.concatenate([rows, np.full((extra, *rows.shape[1:]), fill, rows.dtype)])
+        )
+
     return replace(
         crystal,
-        positions=jnp.pad(crystal.positions, ((0, extra), (0, 0))),
-        numbers=jnp.pad(crystal.numbers, (0, extra)),
-        masses=jnp.pad(crystal.masses, (0, extra), constant_values=1.0),
+        positions=longer(crystal.positions, 0.0),
+        numbers=longer(crystal.numbers, 0),
+        masses=longer(crystal.masses, 1.0),
     )
 
 

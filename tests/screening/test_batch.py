@@ -65,9 +65,10 @@ def test_batched_crystals_are_those_analysed_alone():
 
 def test_crystals_of_two_sizes_share_a_shape(monkeypatch):
     """Padding atoms, lattice vectors, bonds and q change nothing."""
-    import phojax.screening.batch as batch
+    from phojax.screening import batch, mode_table
 
-    monkeypatch.setattr(batch, "_larger_size", lambda atoms: 6)
+    for module in (batch, mode_table):
+        monkeypatch.setattr(module, "larger_size", lambda atoms: 6)
     items = [crystal(reference.rocksalt), crystal(reference.triclinic)]
     found, report = analysed_batch(items, SETTINGS)
     assert len(report.shapes) == 1

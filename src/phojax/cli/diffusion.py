@@ -9,6 +9,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from ase.formula import Formula
 
+from phojax.campaign.transport_files import FILES, temperature_label, write_transport
 from phojax.checks import InputError, fail
 from phojax.cli.jobs import Job, named_jobs
 from phojax.cli.md import add_analysis, printed
@@ -16,7 +17,6 @@ from phojax.cli.options import add_common
 from phojax.cli.progress import Progress
 from phojax.cli.recorded import check_out, recorded
 from phojax.cli.table import write_csv
-from phojax.cli.transport_files import FILES, temperature_label, write_transport
 from phojax.cli.transport_report import table_rows
 from phojax.io.structures import check_readable, read_structure
 from phojax.io.trajectories import read_trajectory

@@ -14,7 +14,7 @@ from phojax.cli.evaluation_report import compared, csv_rows, slug, write_figures
 from phojax.cli.jobs import Job, named_jobs, structure_input
 from phojax.cli.options import add_common, settings_of
 from phojax.cli.progress import Progress
-from phojax.cli.recorded import check_out, identity, recorded
+from phojax.cli.recorded import check_out, recorded
 from phojax.cli.table import write_csv
 from phojax.compiled import let_go_of_compiled
 from phojax.evaluation import (
@@ -38,7 +38,7 @@ from phojax.potentials.contract import Potential
 from phojax.screening.prepare import planned, relaxed
 from phojax.screening.row import versions
 from phojax.screening.settings import PhononSettings
-from phojax.screening.store import Checkpoint, key_of
+from phojax.screening.store import Checkpoint, identity, key_of
 from phojax.screening.trust import relaxation_flags
 from phojax.structure import supercell
 from phojax.symmetry import SpaceGroup, space_group

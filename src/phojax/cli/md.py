@@ -7,9 +7,7 @@ from typing import Any
 from ase.data import atomic_numbers
 from ase.formula import Formula
 
-from phojax.checks import InputError, fail
-from phojax.cli.jobs import Job, named_jobs, structure_input
-from phojax.cli.md_runs import (
+from phojax.campaign.md_runs import (
     Moved,
     Prepared,
     in_precision,
@@ -18,11 +16,13 @@ from phojax.cli.md_runs import (
     prepared,
     stopped,
 )
+from phojax.campaign.transport_files import FILES, write_trajectories, write_transport
+from phojax.checks import InputError, fail
+from phojax.cli.jobs import Job, named_jobs, structure_input
 from phojax.cli.options import add_common, settings_of
 from phojax.cli.progress import Progress
-from phojax.cli.recorded import check_out, identity, recorded
+from phojax.cli.recorded import check_out, recorded
 from phojax.cli.table import text_of, write_csv
-from phojax.cli.transport_files import FILES, write_trajectories, write_transport
 from phojax.cli.transport_report import printed_rows, table_rows
 from phojax.compiled import let_go_of_compiled
 from phojax.io.structures import check_readable
@@ -30,7 +30,7 @@ from phojax.md.protocol import Protocol
 from phojax.potentials.catalogue import potential
 from phojax.screening.row import versions
 from phojax.screening.settings import PhononSettings
-from phojax.screening.store import Checkpoint, key_of
+from phojax.screening.store import Checkpoint, identity, key_of
 from phojax.screening.trust import relaxation_flags, relaxation_record
 
 SUPERCELL_ATOMS = 100

@@ -16,7 +16,7 @@ from phojax.cli.exports import EXPORTS, write_exports
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, jobs_of, phonopy_input, structure_input
 from phojax.cli.options import add_options, settings_of
 from phojax.cli.progress import Progress, seconds
-from phojax.cli.recorded import check_out, identity, recorded
+from phojax.cli.recorded import check_out, recorded
 from phojax.cli.table import printed_table, write_csv
 from phojax.cli.third import THIRD_ORDER_FILES, third_order_of, write_third_order
 from phojax.compiled import let_go_of_compiled
@@ -32,7 +32,7 @@ from phojax.potentials.contract import Potential
 from phojax.screening.prepare import Plan, planned
 from phojax.screening.row import PhononRow, row_from_force_constants, row_from_potential, versions
 from phojax.screening.settings import PhononSettings
-from phojax.screening.store import Checkpoint, key_of
+from phojax.screening.store import Checkpoint, identity, key_of
 from phojax.screening.user import source_digest, user_function
 
 _COLUMNS_PER_FORCE_CALL = 4.0  # cost of a Hessian-vector product in force calls

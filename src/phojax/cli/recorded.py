@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import pathlib
 import shutil
 import tempfile
@@ -11,14 +10,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
 from phojax.checks import InputError, fail
 from phojax.cli.jobs import Job
 from phojax.cli.progress import Progress, seconds
 from phojax.io.records import read_record, write_record
-from phojax.potentials.contract import Potential
 from phojax.screening.store import Checkpoint
 
 Record = dict[str, Any]
@@ -93,15 +88,6 @@ def check_out(out: pathlib.Path, table: pathlib.Path | None = None) -> None:
             f"--out {out}: {error.strerror or error} ({error.filename})",
             "a folder that can be written to",
         ) from error
-
-
-def identity(model: Potential) -> dict[str, str]:
-    """Return what tells one potential from another, for a key."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(model.params):
-        digest.update(np.asarray(leaf).tobytes())
-    found = {"potential": model.name, "parameters": digest.hexdigest()}
-    return found | ({"fingerprint": model.fingerprint} if model.fingerprint else {})
 
 
 def _set_aside(folder: pathlib.Path, files: Sequence[str]) -> None:

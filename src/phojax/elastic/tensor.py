@@ -273,7 +273,7 @@ def _assembled(crystal: Structure, rows: Displacements, strains: Strains, slopes
     by_u, by_eta = slopes
     volume, n, count = crystal.volume, len(crystal), len(rows)
     raw, internal, residual = from_strain_responses(strains, by_eta[count:] / volume, -by_u[count:])
-    constants = projected(from_responses(rows, by_u[:count]), rows.supercell)
+    constants = projected(jnp.asarray(from_responses(rows, by_u[:count])), rows.supercell)
     hessian = jnp.swapaxes(constants, 1, 2).reshape(3 * n, 3 * n)
     clamped = (raw + raw.T) / 2
     relaxed, u = relaxed_ions(clamped, internal, hessian, volume)

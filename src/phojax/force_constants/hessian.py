@@ -35,10 +35,12 @@ from phojax.force_constants.reduction import (
 from phojax.force_constants.sum_rules import Residuals, antisymmetric_ratio, enforced, projected
 from phojax.forces import energy_and_forces, energy_forces_stress
 from phojax.potentials.contract import Potential, check_elements, why
+from phojax.rooms import Room, in_room, merged, room_of
 from phojax.structure import Structure, Supercell
 from phojax.symmetry import SpaceGroup
 
 _HOST_ROWS = 4  # of a part: what is lost where a slow model is interrupted
+_SHARED_ROWS = 64  # of a part that shares its shape with those of other crystals
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,27 @@ def displaced_responses(
 
 
 @partial(jax.jit, static_argnames=("capacity", "batch", "step"))
-def _responses(potential, crystal, shift, rows, capacity, batch, step):
-    moved = replace(crystal, positions=crystal.positions + shift)
-    if step is not None:
-        return displaced_responses(potential, moved, capacity, *rows, step=step, batch=batch)
-    graph = potential.graph(moved, capacity)
-    return responses(potential, moved, graph, *rows, batch=batch), graph.overflow
+def _responses(potential, moved, rows, count, capacity, batch, step):
+    """Return the responses of the first `count` rows and whether a graph overflowed."""
+    graph = None if step is not None else potential.graph(moved, capacity)
+
+    def some(k, found):
+        out, overflow = found
+        mine = tuple(jax.lax.dynamic_slice_in_dim(x, k * batch, batch) for x in rows)
+        if graph is None:
+            assert step is not None
+            new, full = displaced_responses(
+                potential, moved, capacity, *mine, step=step, batch=batch
+            )
+            overflow = overflow | full
+        else:
+            new = responses(potential, moved, graph, *mine, batch=batch)
+        return jax.lax.dynamic_update_slice_in_dim(out, new, k * batch, 0), overflow
+
+    start = jnp.zeros((len(rows[0]), *moved.positions.shape), moved.positions.dtype)
+    full = jnp.zeros((), bool) if graph is None else graph.overflow
+    # As many as there are, not as many as there is room for.
+    return jax.lax.fori_loop(0, (count + batch - 1) // batch, some, (start, full))
 
 
 def hessian(
@@ -175,6 +192,7 @@ def hessian(
     batch: int | None = None,
     workers: int | None = None,
     step: float | None = None,
+    room: Room | None = None,
     on_part: Callable[[int, int], None] | None = None,
     done: dict[str, np.ndarray] | None = None,
 ) -> HessianResult:
@@ -192,6 +210,8 @@ def hessian(
         workers: Evaluations at a time, each in a thread of its own; by default one per core on a
             CPU (networks of this size leave most of it idle), 1 elsewhere and on the host.
         step: h of eq. (1') in Å; None for automatic differentiation.
+        room: Shape that the supercell shares with others, so that one function is compiled for
+            all of them; its own by default.
         on_part: Called with (parts finished, parts in all) before the first and after each one.
             A part is one sign of one pair; for a model on the host, a few rows of it.
         done: Responses of parts computed before, by name; finished ones are added to it, so
@@ -218,10 +238,10 @@ def hessian(
     batch = batch or (1 if in_cpu else 16)
     workers = 1 if potential.on_host else workers or ((os.cpu_count() or 1) if in_cpu else 1)
     rows = displacements or independent_displacements(supercell, group)
-    evaluate = _Evaluation(potential, supercell, rows, batch, step)
+    evaluate = _Evaluation(potential, supercell, rows, batch, step, room)
     signs = (1, -1) if width > 0 else (0,)
     count = pairs if width > 0 else 1
-    size = _HOST_ROWS if potential.on_host else len(rows)
+    size = _HOST_ROWS if potential.on_host else len(rows) if room is None else _SHARED_ROWS
     parts = {
         f"{pair}:{sign}:{start}": (pair, sign, start)
         for pair in range(count) for sign in signs for start in range(0, len(rows), size)
@@ -250,8 +270,8 @@ def hessian(
             raise
 
     found = np.concatenate([done[name] for name in parts])
-    found = jnp.asarray(found.reshape(count, len(signs), len(rows), len(crystal), 3).mean(axis=1))
-    values = jax.jit(jax.vmap(lambda one: from_responses(rows, one)))(found)
+    found = found.reshape(count, len(signs), len(rows), len(crystal), 3).mean(axis=1)
+    values = jnp.asarray(np.stack([from_responses(rows, one) for one in found]))
     raw = force_constants(values.mean(axis=0), supercell)
     mean, removed = enforced(raw)
     each = jax.jit(jax.vmap(lambda v: projected(v, supercell)))(values) if count > 1 else values
@@ -263,25 +283,36 @@ class _Evaluation:
     """The responses of a supercell at shifted positions, in enlarged graphs where they need it."""
 
     def __init__(
-        self, potential, supercell: Supercell, rows: Displacements, batch: int, step: float | None
-    ) -> None:
+        self, potential, supercell: Supercell, rows: Displacements, batch: int,
+        step: float | None, room: Room | None,
+    ) -> None:  # fmt: skip
         self._potential, self._crystal = potential, supercell.structure
         self._batch, self._step = batch, step
         copies = len(supercell.images)
-        self._rows = jnp.asarray(rows.atoms * copies), jnp.asarray(rows.directions)
-        self._capacity = potential.capacity(self._crystal)
+        self._rows = rows.atoms * copies, rows.directions
+        self._room = room or room_of(potential, self._crystal)
 
     def __call__(self, shift, start: int, size: int) -> np.ndarray:
         """Return the responses of `size` rows from `start` on, or of as many as there are."""
-        count = len(self._rows[0])
+        count = min(size, len(self._rows[0]) - start)
         # All parts have one shape: the last one is filled up with its last row.
-        mine = np.minimum(np.arange(start, start + size), count - 1)
-        common = self._potential, self._crystal, shift, tuple(x[mine] for x in self._rows)
-        found, overflow = _responses(*common, self._capacity, self._batch, self._step)
+        whole = -(-size // self._batch) * self._batch
+        mine = np.minimum(np.arange(start, start + whole), start + count - 1)
+        rows = tuple(jnp.asarray(x[mine]) for x in self._rows)
+        x = np.asarray(self._crystal.positions) + np.asarray(shift)
+        moved = replace(self._crystal, positions=jnp.asarray(x))
+
+        def found_in(room: Room):
+            inside = jax.tree.map(lambda x: x[0], in_room([moved], room.atoms))
+            return _responses(
+                self._potential, inside, rows, jnp.int32(count), room.capacity, self._batch,
+                self._step,
+            )  # fmt: skip
+
+        found, overflow = found_in(self._room)
         if overflow:
-            moved = replace(self._crystal, positions=self._crystal.positions + shift)
-            self._capacity = self._potential.capacity(moved)
-            found, overflow = _responses(*common, self._capacity, self._batch, self._step)
+            self._room = merged(self._room, room_of(self._potential, moved))
+            found, overflow = found_in(self._room)
         if overflow or not np.all(np.isfinite(found)):
             said = why(self._potential)
             raise fail(
@@ -291,7 +322,7 @@ class _Evaluation:
                 if said
                 else "Check for overlapping atoms, lower the width, or use another potential",
             )
-        return np.asarray(found)[: count - start]
+        return np.asarray(found)[:count, : len(self._crystal)]
 
 
 @partial(jax.jit, static_argnames="capacity")

@@ -10,6 +10,7 @@ Rows of equivalent atoms follow from Φ(g a, g c) = R Φ(a, c) Rᵀ.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,8 @@ from jaxtyping import Array, Float
 from phojax.force_constants.sum_rules import arrival_columns, preserving
 from phojax.structure import Supercell
 from phojax.symmetry import SpaceGroup
+
+Values = Array | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,17 @@ def all_displacements(supercell: Supercell, group: SpaceGroup) -> Displacements:
 
 
 def from_responses(
-    displacements: Displacements, responses: Float[Array, "row jL 3"]
-) -> Float[Array, "i jL 3 3"]:
-    """Return Φ (eV/Å²) from dᵀ Φ(a, ·) of every displacement; linear, hence differentiable."""
+    displacements: Displacements, responses: Float[Values, "row jL 3"]
+) -> Float[Values, "i jL 3 3"]:
+    """Return Φ (eV/Å²) from dᵀ Φ(a, ·) of every displacement; linear, hence differentiable.
+
+    Arrays of numpy stay such: nothing is compiled for a shape that occurs once.
+    """
+    xp: Any = np if isinstance(responses, np.ndarray) else jnp
     group = displacements.group
     n, atoms = len(displacements.supercell.primitive), responses.shape[1]
     columns = arrival_columns(group, displacements.supercell)
-    values = jnp.zeros((n, atoms, 3, 3), responses.dtype)
+    values = xp.zeros((n, atoms, 3, 3), responses.dtype)
     for a in np.unique(displacements.atoms):
         mine = np.flatnonzero(displacements.atoms == a)
         d = displacements.directions[mine]
@@ -87,14 +94,28 @@ def from_responses(
         R = group.rotations_cartesian[site]
         turned = np.einsum("gab,db->gda", R, d).reshape(-1, 3)
         solve = np.linalg.pinv(turned).reshape(3, len(site), len(mine))
-        moved = jnp.einsum("agd,dcb,geb->gcae", solve, responses[mine], R)
-        row = jnp.zeros((atoms, 3, 3), responses.dtype).at[columns[site, a]].add(moved)
+        moved = xp.einsum("agd,dcb,geb->gcae", solve, responses[mine], R, optimize=True)
+        row = _added(xp.zeros((atoms, 3, 3), responses.dtype), columns[site, a], moved)
         # One operation that takes a to each equivalent atom b.
         reached, first = np.unique(group.permutation[:, a], return_index=True)
         R = group.rotations_cartesian[first]
-        copied = jnp.einsum("gab,cbd,ged->gcae", R, row, R)
-        values = values.at[reached[:, None], columns[first, a]].set(copied)
+        copied = xp.einsum("gab,cbd,ged->gcae", R, row, R, optimize=True)
+        values = _set(values, (reached[:, None], columns[first, a]), copied)
     return values
+
+
+def _added(values, index, new):
+    if isinstance(values, np.ndarray):
+        np.add.at(values, index, new)
+        return values
+    return values.at[index].add(new)
+
+
+def _set(values, index, new):
+    if isinstance(values, np.ndarray):
+        values[index] = new
+        return values
+    return values.at[index].set(new)
 
 
 CANDIDATES = [

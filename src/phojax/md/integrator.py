@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from phojax.compiled import side_by_side
 from phojax.forces import energy_and_forces, in_precision_of
 from phojax.md.systems import Systems
 from phojax.potentials.contract import Potential
@@ -268,7 +269,7 @@ def _evaluated(potential, systems: Systems, x, alive, capacity, graphs: Graphs |
 
             return _widened(_where_alive(alive, found, inside), x.dtype)
 
-        return *_over(one, systems.crystals, x, alive), None
+        return *side_by_side(one, systems.crystals, x, alive), None
 
     last = graphs
     moved = jnp.sum((x - last.positions) ** 2, axis=-1)
@@ -287,7 +288,7 @@ def _evaluated(potential, systems: Systems, x, alive, capacity, graphs: Graphs |
 
         return _widened(_where_alive(alive, found, inside), x.dtype)
 
-    E, F, _ = _over(one_of, systems.crystals, x, alive, now.graphs, now.cells)
+    E, F, _ = side_by_side(one_of, systems.crystals, x, alive, now.graphs, now.cells)
     return E, F, full, now
 
 
@@ -300,7 +301,7 @@ def _made(potential, systems: Systems, x, alive, capacity):
         graph = potential.graph(_at_home(potential, crystal, cells), capacity)
         return graph, cells, graph.overflow & alive
 
-    graphs, cells, full = _over(one, systems.crystals, x, alive)
+    graphs, cells, full = side_by_side(one, systems.crystals, x, alive)
     return Graphs(graphs, cells, x), full
 
 
@@ -324,14 +325,3 @@ def _where_alive(alive, found, inside: Structure):
 def _widened(found, dtype):
     energy, forces, overflow = found
     return energy.astype(dtype), forces.astype(dtype), overflow
-
-
-def _over(f, *arguments):
-    """Return f over the systems: one after the other on a CPU, where side by side costs more."""
-    count = jax.tree.leaves(arguments)[0].shape[0]
-    if count == 1:
-        found = f(*jax.tree.map(lambda x: x[0], arguments))
-        return jax.tree.map(lambda x: jnp.asarray(x)[None], found)
-    if jax.default_backend() == "cpu":
-        return jax.lax.map(lambda given: f(*given), arguments)
-    return jax.vmap(f)(*arguments)

@@ -32,6 +32,7 @@ from phojax.screening.mode_table import (
     Shape,
     Solved,
     Subject,
+    rounded,
     shape_of,
     solved_modes,
     width_of,
@@ -110,16 +111,33 @@ def is_symmetric(constants: ForceConstants, group: SpaceGroup) -> bool:
 
 
 def tensors_on(
-    constants: ForceConstants,
+    each: Sequence[ForceConstants],
     mesh: Mesh,
     settings: PhononSettings,
     group: SpaceGroup | None,
-) -> tuple[np.ndarray, ModeTable]:
-    """Return U (temperature, atom, 3, 3) in Å² on a mesh, star-averaged, with its modes."""
-    subject = subject_of(interpolation(constants), settings)[0]
+) -> list[tuple[np.ndarray, ModeTable]]:
+    """Return U (temperature, atom, 3, 3) in Å² on a mesh, star-averaged, and its modes.
+
+    Args:
+        each: Force constants of one crystal, which go through together.
+        mesh: Of all of them.
+        settings: Temperatures and what counts as an oscillator.
+        group: Of the crystal.
+    """
+    subjects = [subject_of(interpolation(constants), settings)[0] for constants in each]
     points = Points(mesh.q, np.stack([mesh.weights] * _SUMS), np.zeros(mesh.q.shape))
-    [found] = solved_modes([subject], [points], settings.temperatures, _floor(settings))
-    return _star_averaged(found.tensors[0], group), found.table
+    shape = rounded(shape_of(subjects))
+    found = solved_modes(
+        subjects + subjects[-1:] * (shape.crystals - len(subjects)),
+        [points] * shape.crystals, settings.temperatures, _floor(settings),
+        chunk=_chunk(shape, len(mesh.q)), shape=shape,
+    )  # fmt: skip
+    return [(_star_averaged(one.tensors[0], group), one.table) for one in found[: len(each)]]
+
+
+def _chunk(shape: Shape, longest: int) -> int:
+    """Return how many q are in flight: one of few numbers, so that few functions are compiled."""
+    return min(points_at_a_time(shape.atoms, shape.crystals), max(64, _rounded_up(longest, 16)))
 
 
 def lowest_frequency(found: ModeTable, rigid: ArrayLike) -> tuple[float, np.ndarray]:
@@ -193,8 +211,7 @@ def analysed_together(
     longest = max(len(p.q) for p in points)
     shape = shape or shape_of(subjects)
     floor = _floor(settings)
-    # The same for mesh and path, so that one function is compiled for both.
-    chunk = min(points_at_a_time(shape.atoms, shape.crystals), max(64, _rounded_up(longest, 16)))
+    chunk = _chunk(shape, longest)  # the same for mesh and path: one function for both
     found = solved_modes(subjects, points, settings.temperatures, floor, chunk=chunk, shape=shape)
     along = solved_modes(
         subjects, [_path_points(plan) for plan in plans], settings.temperatures, floor,

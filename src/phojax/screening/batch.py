@@ -16,7 +16,7 @@ from phojax.force_constants import ForceConstants
 from phojax.nac import BornCharges
 from phojax.screening.analysis import Analysis, Planned, analysed_together, planned_points
 from phojax.screening.eigenpairs import points_at_a_time
-from phojax.screening.mode_table import Shape, shape_of
+from phojax.screening.mode_table import Shape, larger_size, rounded, shape_of
 from phojax.screening.settings import PhononSettings
 from phojax.symmetry import SpaceGroup
 
@@ -76,7 +76,7 @@ def analysed_batch(
     work = np.zeros(2)
     for numbers in _batches(plans, most):
         together = [plans[n] for n in numbers]
-        shape = _rounded(shape_of([p.subject for p in together]))
+        shape = rounded(shape_of([p.subject for p in together]))
         found = _analysed_or_reasons(together, settings, shape)
         out |= dict(zip(numbers, found, strict=True))
         shapes.append(shape)
@@ -112,7 +112,7 @@ def _batches(plans: dict[int, Planned], most: int) -> list[list[int]]:
     def size(number: int) -> tuple:
         plan = plans[number]
         kind = str(jax.tree.structure(plan.subject))
-        return kind, _larger_size(_atoms(plan)), _points(plan), number
+        return kind, larger_size(_atoms(plan)), _points(plan), number
 
     batches: list[list[int]] = []
     previous = None
@@ -125,33 +125,6 @@ def _batches(plans: dict[int, Planned], most: int) -> list[list[int]]:
         batches[-1].append(number)
         previous = (kind, atoms)
     return batches
-
-
-def _rounded(shape: Shape) -> Shape:
-    """Return the shape with every length rounded up to one of few."""
-
-    def up(count, step):
-        return -(-count // step) * step
-
-    return Shape(
-        atoms=_larger_size(shape.atoms),
-        vectors=up(shape.vectors, 64),
-        reciprocal=up(shape.reciprocal, 128),
-        bonds=max(32, 2 ** int(np.ceil(np.log2(max(1, shape.bonds))))),
-        ions=_larger_size(shape.atoms),
-        groups=up(shape.groups, 4),
-        crystals=2 ** int(np.ceil(np.log2(shape.crystals))),
-    )
-
-
-def _larger_size(atoms: int) -> int:
-    """Return the padded number of atoms: 1 to 6, then steps of about a fifth."""
-    size = 6
-    if atoms <= size:
-        return atoms
-    while size < atoms:
-        size = int(np.ceil(1.2 * size))
-    return size
 
 
 def _atoms(plan: Planned) -> int:

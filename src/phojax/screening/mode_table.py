@@ -157,6 +157,33 @@ def shape_of(subjects: Sequence[Subject]) -> Shape:
     )
 
 
+def rounded(shape: Shape) -> Shape:
+    """Return the shape with every length rounded up to one of few."""
+
+    def up(count, step):
+        return -(-count // step) * step
+
+    return Shape(
+        atoms=larger_size(shape.atoms),
+        vectors=up(shape.vectors, 64),
+        reciprocal=up(shape.reciprocal, 128),
+        bonds=max(32, 2 ** int(np.ceil(np.log2(max(1, shape.bonds))))),
+        ions=larger_size(shape.atoms),
+        groups=up(shape.groups, 4),
+        crystals=2 ** int(np.ceil(np.log2(shape.crystals))),
+    )
+
+
+def larger_size(atoms: int) -> int:
+    """Return the padded number of atoms: 1 to 6, then steps of about a fifth."""
+    size = 6
+    if atoms <= size:
+        return atoms
+    while size < atoms:
+        size = int(np.ceil(1.2 * size))
+    return size
+
+
 def solved_modes(
     subjects: Sequence[Subject],
     points: Sequence[Points],

@@ -14,7 +14,15 @@ from phojax.force_constants.hessian import HessianResult, averaged_surface, hess
 from phojax.force_constants.noise import RowNoise, row_noise
 from phojax.force_constants.reduction import independent_displacements
 from phojax.potentials.contract import Potential, check_elements
-from phojax.relax import Relaxation, Surface, explained, potential_surface, relax_on
+from phojax.relax import (
+    Descent,
+    Relaxation,
+    driven,
+    explained,
+    potential_surface,
+    relaxing,
+)
+from phojax.rooms import Room
 from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint
 from phojax.structure import Structure, Supercell, supercell
@@ -133,10 +141,42 @@ def prepared(
     """
     checkpoint = checkpoint or Checkpoint(None)
     plan = planned(crystal, potential, settings)
-    primitive, relaxation = plan.primitive, None
+    relaxation = None
     if settings.relax:
         relaxation = relaxed(plan, potential, settings, report, checkpoint)
-        primitive = relaxation.structure
+    return with_force_constants(
+        plan, relaxation, potential, settings, report, checkpoint, workers=workers
+    )
+
+
+def with_force_constants(
+    plan: Plan,
+    relaxation: Relaxation | None,
+    potential: Potential,
+    settings: PhononSettings,
+    report: Report = lambda stage, done, of: None,
+    checkpoint: Checkpoint | None = None,
+    *,
+    workers: int | None = None,
+    room: Room | None = None,
+) -> Prepared:
+    """Return what `prepared` returns, of a plan whose relaxation is known.
+
+    Args:
+        plan: As `planned` returns it.
+        relaxation: None for the structure of the plan as it is.
+        potential: In float64.
+        settings: Of the calculation.
+        report: Called with the stage and how much of it is done.
+        checkpoint: Where finished parts are kept and found again.
+        workers: Evaluations at a time (see `hessian`).
+        room: Shape that the supercell shares with others (see `hessian`).
+
+    Raises:
+        InputError: where the potential returns what is not finite.
+    """
+    checkpoint = checkpoint or Checkpoint(None)
+    primitive = plan.primitive if relaxation is None else relaxation.structure
     # The operations found before stay valid: relaxation keeps them. spglib's own tolerance
     # might find more in the relaxed crystal, never fewer.
     cell = supercell(primitive, plan.cell.matrix)
@@ -161,6 +201,7 @@ def prepared(
             key=key,
             workers=workers,
             step=plan.step,
+            room=room,
             done=done,
             on_part=on_part,
         )
@@ -187,6 +228,29 @@ def relaxed(
     checkpoint: Checkpoint | None = None,
 ) -> Relaxation:
     """Return the relaxation of a plan's primitive cell; arguments as those of `prepared`."""
+    descent = relaxing_plan(plan, potential, settings, report, checkpoint)
+    surface = potential_surface(potential, plan.primitive)
+    if settings.relax_on_average and plan.width > 0:
+        surface = averaged_surface(
+            potential, plan.cell, plan.width, settings.pairs, jax.random.key(settings.seed)
+        )
+    return driven(descent, surface)
+
+
+def relaxing_plan(
+    plan: Plan,
+    potential: Potential,
+    settings: PhononSettings,
+    report: Report = lambda stage, done, of: None,
+    checkpoint: Checkpoint | None = None,
+) -> Descent:
+    """Return the descent of a plan's primitive cell, for who evaluates; as `relaxed`.
+
+    What a checkpoint knows of it is not asked for again.
+
+    Raises:
+        InputError: from its end, where the surface is not finite at the start.
+    """
     checkpoint = checkpoint or Checkpoint(None)
     kept = checkpoint.load("relaxed")
     if kept:
@@ -197,13 +261,7 @@ def relaxed(
             positions=jnp.asarray(kept["positions"]),
         )
         return Relaxation(structure=same, **facts)
-    surface = potential_surface(potential, plan.primitive)
-    if settings.relax_on_average and plan.width > 0:
-        surface = averaged_surface(
-            potential, plan.cell, plan.width, settings.pairs, jax.random.key(settings.seed)
-        )
-    found = relax_on(
-        _remembered(surface, plan.primitive, checkpoint),
+    descent = relaxing(
         plan.primitive,
         cell=settings.relax_cell,
         force_tolerance=settings.force_tolerance,
@@ -213,7 +271,7 @@ def relaxed(
         conservative=potential.conservative,
         on_step=lambda step, *_: report("relaxation", step, 0),
     )
-    found = explained(found, potential)
+    found = explained((yield from _remembered(descent, plan.primitive, checkpoint)), potential)
     if "not finite at the start" in found.message:
         raise fail(f"relaxation with {potential.name}: {found.message}", "finite forces and stress")
     if "not finite" in found.message:
@@ -228,21 +286,20 @@ def relaxed(
     return found
 
 
-def _remembered(surface: Surface, crystal: Structure, checkpoint: Checkpoint) -> Surface:
-    """Return the surface, its values stored: a relaxation that is taken up goes the same way."""
+def _remembered(descent: Descent, crystal: Structure, checkpoint: Checkpoint) -> Descent:
+    """Return the descent, its values stored: one that is taken up goes the same way."""
     kept = checkpoint.load("relaxation-steps")
     n = len(crystal)
     where = list(kept.get("where", np.zeros((0, n + 3, 3))))
     values = list(kept.get("values", np.zeros((0, n + 4, 3))))
     calls, saved = 0, time.monotonic()
-
-    def remembered(at: Structure):
-        nonlocal calls, saved
+    at = next(descent)
+    while True:
         here = np.concatenate([np.asarray(at.cell), np.asarray(at.positions)])
         if calls < len(where) and np.abs(where[calls] - here).max() > 1e-9:
             del where[calls:], values[calls:]
         if calls == len(where):
-            energy, forces, stress = (np.asarray(x) for x in surface(at))
+            energy, forces, stress = (np.asarray(x) for x in (yield at))
             where.append(here)
             values.append(np.concatenate([np.full((1, 3), energy), forces, stress]))
             # What failed may succeed when it is tried again: it is not kept.
@@ -252,6 +309,7 @@ def _remembered(surface: Surface, crystal: Structure, checkpoint: Checkpoint) ->
                 saved = time.monotonic()
         found = values[calls]
         calls += 1
-        return found[0, 0], found[1 : n + 1], found[n + 1 :]
-
-    return remembered
+        try:
+            at = descent.send((found[0, 0], found[1 : n + 1], found[n + 1 :]))
+        except StopIteration as end:
+            return end.value

@@ -15,7 +15,7 @@ from phojax.force_constants.sum_rules import Residuals, enforced
 from phojax.nac import BornCharges, is_neutral, neutral
 from phojax.potentials.contract import Potential
 from phojax.screening.analysis import Analysis, analysed
-from phojax.screening.prepare import Report, check_mobile, prepared
+from phojax.screening.prepare import Prepared, Report, check_mobile, prepared
 from phojax.screening.sections import (
     acoustic_record,
     coupling_record,
@@ -86,6 +86,25 @@ def row_from_potential(
     """
     made = prepared(crystal, potential, settings, report, checkpoint, workers)
     report("modes and descriptors", 0, 0)
+    return row_of_prepared(name, made, potential, settings)
+
+
+def row_of_prepared(
+    name: str,
+    made: Prepared,
+    potential: Potential,
+    settings: PhononSettings,
+    found: Analysis | None = None,
+) -> PhononRow:
+    """Return the row of a crystal whose force constants a potential has given.
+
+    Args:
+        name: Of the crystal.
+        made: Its force constants and the way to them.
+        potential: That made them.
+        settings: Of the calculation.
+        found: The analysis of them, where that was done with others'; made here by default.
+    """
     origin = {
         "source": "potential",
         "potential": potential.name,
@@ -95,7 +114,7 @@ def row_from_potential(
     sensitivity = width_sensitivity(made, settings, flags, notes)
     row = _row(
         name, made.main.force_constants, made.group, settings, origin,
-        made.main.residuals, flags, notes,
+        made.main.residuals, flags, notes, found=found,
     )  # fmt: skip
     row.record["relaxation"] = relaxation_record(made.relaxation)
     row.record["force_constants"] |= derivative_record(made, potential, flags, notes)
@@ -184,9 +203,9 @@ def _charges(
 
 def _row(
     name, constants, group: SpaceGroup, settings, origin, residuals: Residuals, flags, notes,
-    born: BornCharges | None = None,
+    born: BornCharges | None = None, found: Analysis | None = None,
 ):  # fmt: skip
-    found = analysed(constants, group, settings, born)
+    found = found or analysed(constants, group, settings, born)
     crystal = constants.supercell.primitive
     record: dict[str, Any] = {
         "name": name,

@@ -13,7 +13,10 @@ import tempfile
 import zipfile
 from typing import Any
 
+import jax
 import numpy as np
+
+from phojax.potentials.contract import Potential
 
 
 def key_of(**parts: Any) -> str:
@@ -26,6 +29,15 @@ def key_of(**parts: Any) -> str:
 
     text = json.dumps(parts, sort_keys=True, default=plain)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def identity(model: Potential) -> dict[str, str]:
+    """Return what tells one potential from another, for a key."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(model.params):
+        digest.update(np.asarray(leaf).tobytes())
+    found = {"potential": model.name, "parameters": digest.hexdigest()}
+    return found | ({"fingerprint": model.fingerprint} if model.fingerprint else {})
 
 
 class Checkpoint:

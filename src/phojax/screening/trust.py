@@ -29,16 +29,16 @@ def width_sensitivity(
     mesh = gamma_mesh(settings.mesh or mesh_divisions(crystal, settings.mesh_spacing), made.group)
     labels = [f"{T:g}" for T in settings.temperatures]
 
-    def numbers(constants: ForceConstants) -> np.ndarray:
+    def numbers(each: list[ForceConstants]) -> list[np.ndarray]:
         """The lowest frequency, then the MSD of the mobile ions at every temperature."""
-        U, found = tensors_on(constants, mesh, settings, made.group)
-        total = np.trace(U, axis1=-2, axis2=-1)[:, mobile].mean(axis=1)
-        return np.array([lowest_frequency(found, found.translations)[0], *total])
+        found = tensors_on(each, mesh, settings, made.group)
+        totals = [np.trace(U, axis1=-2, axis2=-1)[:, mobile].mean(axis=1) for U, _ in found]
+        lowest = [lowest_frequency(modes, modes.translations)[0] for _, modes in found]
+        return [np.array([nu, *total]) for nu, total in zip(lowest, totals, strict=True)]
 
     def entry(result: HessianResult) -> dict:
-        values = numbers(result.force_constants)
-        parts = np.array([numbers(c) for c in result.leave_one_out()])
-        count = len(parts)
+        values, *rest = numbers([result.force_constants, *result.leave_one_out()])
+        parts, count = np.array(rest), len(rest)
         errors = np.sqrt((count - 1) * parts.var(axis=0)) if count else np.full(len(values), np.nan)
         return {
             "width_A": result.width,

@@ -1,0 +1,1 @@
+"""Screening on disk: thousands of structures through the stages, restartable, to one table."""

@@ -1,0 +1,247 @@
+"""Relaxation, force constants and descriptors of many crystals, each stage over all of them.
+
+Crystals share padded shapes (`rooms`), so that thousands need few compiled functions. Which
+shapes these are depends on all crystals of the work, on those done before as well: an interrupted
+screen that goes on computes what it would have computed.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import jax
+
+from phojax.campaign.settings import KeyMaker, Keys, ScreenSettings
+from phojax.campaign.store import Store
+from phojax.compiled import let_go_of_compiled
+from phojax.io.phonopy_files import write_phonopy
+from phojax.io.records import write_modes
+from phojax.io.structures import write_structure
+from phojax.potentials.contract import Potential
+from phojax.relax import Relaxation
+from phojax.relax_together import driven_together
+from phojax.rooms import Room, room_of, shared_rooms
+from phojax.screening.analysis import analysed_together, planned_points
+from phojax.screening.batch import CrystalInput, analysed_batch
+from phojax.screening.mode_table import rounded, shape_of
+from phojax.screening.prepare import (
+    Plan,
+    Prepared,
+    planned,
+    relaxed,
+    relaxing_plan,
+    with_force_constants,
+)
+from phojax.screening.row import row_of_prepared
+
+Tell = Callable[[str, int, int], None]
+"""(stage, crystals done, of) -> None."""
+
+_TOGETHER = 32  # crystals whose force constants are in memory at once
+
+
+@dataclass(frozen=True)
+class Shared:
+    """How the work was laid out.
+
+    Attributes:
+        relaxation_shapes: Padded shapes of primitive cells.
+        force_constant_shapes: Of supercells.
+        padding: Share of the entries of graphs of supercells that are padding.
+        seconds: Per stage.
+    """
+
+    relaxation_shapes: int
+    force_constant_shapes: int
+    padding: float
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    keys: Keys
+    plan: Plan
+    metadata: dict
+    remarks: tuple[str, ...]
+
+
+def compute_phonons(
+    store: Store,
+    names: Sequence[str],
+    settings: ScreenSettings,
+    model: Potential,
+    tell: Tell = lambda stage, done, of: None,
+    *,
+    slots: int = 1,
+) -> Shared:
+    """Bring crystals of a store to the end of their phonons; what fails is in its record.
+
+    Args:
+        store: Where they are given and recorded.
+        names: Of the crystals; all of a piece of work, whatever of it is done.
+        settings: Of the screen.
+        model: In float64.
+        tell: Where progress is told.
+        slots: Crystals relaxed side by side.
+    """
+    maker = KeyMaker(model, settings)
+    clock, seconds = time.monotonic(), {}
+
+    def lap(stage: str) -> None:
+        nonlocal clock
+        now = time.monotonic()
+        seconds[stage] = now - clock
+        clock = now
+
+    members = []
+    for name in names:
+        candidate = store.given(name)
+        assert candidate.structure is not None
+        keys = maker.keys(candidate.structure)
+        try:
+            plan = planned(candidate.structure, model, settings.phonons)
+        except Exception as error:  # one bad crystal never stops the others
+            if not store.is_done(name, "phonons", keys.phonons):
+                store.failed(name, "phonons", keys.phonons, error)
+            continue
+        members.append(_Member(name, keys, plan, candidate.metadata, candidate.remarks))
+    if all(store.is_done(m.name, "phonons", m.keys.phonons) for m in members):
+        return Shared(0, 0, 0.0, seconds)
+    lap("planning")
+    relaxations, first = _relaxations(store, members, settings, model, tell, slots)
+    lap("relaxation")
+    members = [m for m in members if m.name in relaxations]
+    rooms = {}
+    own = [_room(model, m, relaxations[m.name]) for m in members]
+    for m, room in zip(members, shared_rooms(own), strict=True):
+        rooms[m.name] = room
+    padding = 1 - sum(r.size for r in own) / max(1, sum(r.size for r in rooms.values()))
+    # Those of one room after each other, the largest first: the end of the work is predictable.
+    members.sort(key=lambda m: (-rooms[m.name].size, m.name))
+    waiting: list[tuple[_Member, Prepared]] = []
+    done = 0
+    for m in members:
+        if store.is_done(m.name, "phonons", m.keys.phonons):
+            done += 1
+            continue
+        tell("force constants", done, len(members))
+        try:
+            made = with_force_constants(
+                m.plan, relaxations[m.name], model, settings.phonons,
+                checkpoint=store.checkpoint(m.name, m.keys.force_constants),
+                room=None if model.on_host else rooms[m.name],
+            )  # fmt: skip
+        except Exception as error:  # one bad crystal never stops the others
+            store.failed(m.name, "phonons", m.keys.phonons, error)
+            done += 1
+            continue
+        waiting.append((m, made))
+        at_once = 1 if jax.default_backend() == "cpu" else _TOGETHER
+        if len(waiting) >= at_once:
+            _analyse(store, waiting, settings, model)
+            done += len(waiting)
+            waiting = []
+        let_go_of_compiled()
+    _analyse(store, waiting, settings, model)
+    tell("force constants", len(members), len(members))
+    lap("force constants and descriptors")
+    return Shared(len(set(first)), len(set(rooms.values())), padding, seconds)
+
+
+def _relaxations(
+    store: Store, members: list[_Member], settings: ScreenSettings, model: Potential, tell: Tell,
+    slots: int,
+) -> tuple[dict[str, Relaxation | None], list[Room]]:  # fmt: skip
+    """Return the relaxations by name, without those that failed, and the rooms they shared."""
+    asked = settings.phonons
+    if not asked.relax:
+        return {m.name: None for m in members}, []
+    found: dict[str, Relaxation | None] = {}
+
+    def ended(number: int, end: Relaxation | Exception) -> None:
+        m = members[number]
+        if isinstance(end, Exception):
+            if not store.is_done(m.name, "phonons", m.keys.phonons):
+                store.failed(m.name, "phonons", m.keys.phonons, end)
+        else:
+            found[m.name] = end
+        tell("relaxation", number + 1, len(members))
+
+    keep = [store.checkpoint(m.name, m.keys.relaxation) for m in members]
+    if model.on_host or asked.relax_on_average:
+        for n, m in enumerate(members):
+            try:
+                end: Relaxation | Exception = relaxed(m.plan, model, asked, checkpoint=keep[n])
+            except Exception as error:  # one bad crystal never stops the others
+                end = error
+            ended(n, end)
+        return found, []
+    own = [room_of(model, m.plan.primitive) for m in members]
+    rooms = shared_rooms(own)
+    descents = [
+        relaxing_plan(m.plan, model, asked, checkpoint=k)
+        for m, k in zip(members, keep, strict=True)
+    ]
+    counted = 0
+
+    def counting(number: int, end: Relaxation | Exception) -> None:
+        nonlocal counted
+        ended(number, end)
+        counted += 1
+        tell("relaxation", counted, len(members))
+
+    driven_together(descents, rooms, model, slots=slots, on_end=counting)
+    return found, rooms
+
+
+def _room(model: Potential, m: _Member, relaxation: Relaxation | None) -> Room:
+    primitive = m.plan.primitive if relaxation is None else relaxation.structure
+    return room_of(model, replace(m.plan.cell, primitive=primitive).structure)
+
+
+def _analyse(
+    store: Store, waiting: list[tuple[_Member, Prepared]], settings: ScreenSettings, model
+) -> None:
+    """Make the records of crystals whose force constants are there."""
+    if not waiting:
+        return
+    if len(waiting) == 1:
+        found = [None]
+    else:
+        given = [CrystalInput(made.main.force_constants, made.group) for _, made in waiting]
+        found = analysed_batch(given, settings.phonons)[0]
+    for (m, made), analysis in zip(waiting, found, strict=True):
+        try:
+            if isinstance(analysis, Exception):
+                raise analysis
+            if analysis is None:
+                plan = planned_points(made.main.force_constants, made.group, settings.phonons)
+                shape = rounded(shape_of([plan.subject]))
+                analysis = analysed_together([plan], settings.phonons, shape)[0]
+            row = row_of_prepared(m.name, made, model, settings.phonons, analysis)
+            place = store.place(m.name)
+            place.mkdir(parents=True, exist_ok=True)
+            write_structure(place / "structure.cif", row.structure)
+            write_structure(place / "structure.extxyz", row.structure)
+            write_phonopy(place, row.force_constants)
+            write_modes(place / "modes.npz", row.arrays)
+            row.record["metadata"] = m.metadata
+            row.record["notes"] += m.remarks
+            store.done(m.name, "phonons", m.keys.phonons, row.record)
+        except Exception as error:  # one bad crystal never stops the others
+            store.failed(m.name, "phonons", m.keys.phonons, error)
+
+
+def relaxed_member(
+    store: Store, name: str, settings: ScreenSettings, model: Potential, maker: KeyMaker
+) -> tuple[Plan, Relaxation | None, Keys]:
+    """Return plan and relaxation of a crystal whose phonons are done."""
+    candidate = store.given(name)
+    assert candidate.structure is not None
+    keys = maker.keys(candidate.structure)
+    plan = planned(candidate.structure, model, settings.phonons)
+    if not settings.phonons.relax:
+        return plan, None, keys
+    keep = store.checkpoint(name, keys.relaxation)
+    return plan, relaxed(plan, model, settings.phonons, checkpoint=keep), keys
