@@ -1,0 +1,217 @@
+"""`phojax screen`: a source of structures to a ranked table."""
+
+import argparse
+import pathlib
+import time
+from typing import Any
+
+import pandas as pd
+
+from phojax.campaign.dynamics import compute_dynamics
+from phojax.campaign.phonons import compute_phonons
+from phojax.campaign.screen import funnel, reasons, screen
+from phojax.campaign.settings import DynamicsSettings, ScreenSettings
+from phojax.campaign.store import Store
+from phojax.campaign.table import export_table, table_of
+from phojax.checks import fail
+from phojax.cli.options import add_common, settings_of
+from phojax.cli.progress import Progress, seconds
+from phojax.cli.recorded import check_out
+from phojax.cli.table import text_of
+from phojax.io.sources import read_candidates
+from phojax.md.protocol import Protocol
+from phojax.potentials.catalogue import potential
+from phojax.screening.filters import Filters
+
+_SHOWN = 30
+
+
+def add_parser(commands) -> None:
+    """Add the command and its options."""
+    default = Protocol()
+    parser = commands.add_parser(
+        "screen",
+        help="a folder of structures to a ranked table, restartable",
+        description="A folder of structure files (with a CSV of metadata, if any), an extxyz, an "
+        "ASE database, JSON of pymatgen structures, an OPTIMADE response or a query (optimade:, "
+        "oqmd:, mp:) to a table of descriptors, and of diffusion for those chosen. The same "
+        "command goes on where it was interrupted; with other settings it computes only what "
+        "depends on them.",
+    )
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="folder, file or query")
+    add("--metadata", type=pathlib.Path, metavar="CSV", help="more about the structures: formation "
+        "energies, band gaps (default: a single .csv in the folder)")  # fmt: skip
+    add("--potential", default="chgnet", metavar="NAME",
+        help="as `phojax potentials` lists them (default: chgnet)")  # fmt: skip
+    add("--min-gap", type=float, default=0.0, metavar="eV",
+        help="band gaps must be above this, where known; negative for no limit (default: "
+        "0)")  # fmt: skip
+    add("--max-formation-energy", type=float, default=0.0, metavar="eV/atom",
+        help="formation energies must be below this, where known; inf for no limit (default: "
+        "0)")  # fmt: skip
+    add("--max-atoms", type=int, metavar="N", help="of the primitive cell (default: no limit)")
+    add("--exclude", nargs="+", default=[], metavar="SYMBOL", help="elements not wanted")
+    add("--require-metadata", action="store_true",
+        help="drop structures whose band gap or formation energy is not known")  # fmt: skip
+    add("--keep-duplicates", action="store_true", help="compute equal structures again")
+    add("--width", type=float, metavar="Å", help="Gaussian width over which Hessians are averaged; "
+        "0 for plain ones (default: what the potential recommends)")  # fmt: skip
+    add("--pairs", type=int, default=6, metavar="N",
+        help="± pairs of displacements in that average (default: 6)")  # fmt: skip
+    add("--descriptor", action="append", default=[], metavar="MODULE:FUNCTION",
+        help="a descriptor of your own, as `phojax phonons` takes it")  # fmt: skip
+    add("--md", default="none", metavar="all|none|N",
+        help="which stable structures move: the first N by --md-by (default: none)")  # fmt: skip
+    add("--md-by", metavar="COLUMN", help="descriptor, the largest first (default: the MSD at the "
+        "highest temperature)")  # fmt: skip
+    add("--md-temperature", nargs="+", type=float, default=[800.0], metavar="T",
+        help="K (default: 800)")  # fmt: skip
+    add("--md-steps", type=int, default=default.steps, metavar="N",
+        help=f"that count (default: {default.steps})")  # fmt: skip
+    add("--md-equilibration", type=int, default=default.equilibration_steps, metavar="N",
+        help=f"steps before them (default: {default.equilibration_steps})")  # fmt: skip
+    add("--md-timestep", type=float, default=default.timestep_fs, metavar="fs",
+        help=f"(default: {default.timestep_fs})")  # fmt: skip
+    add("--md-atoms", type=int, default=100, metavar="N",
+        help="of the supercell at least (default: 100)")  # fmt: skip
+    add("--md-replicas", type=int, default=1, metavar="N",
+        help="per structure and temperature (default: 1)")  # fmt: skip
+    add("--batch", type=int, default=64, metavar="N",
+        help="structures that a piece of work holds (default: 64)")  # fmt: skip
+    add("--export", nargs="+", type=pathlib.Path, default=[], metavar="FILE",
+        help="write the table as .csv, .json or .db (ASE) as well")  # fmt: skip
+    add_common(
+        parser,
+        ("--out", "--mobile", "--temperature", "--supercell-atoms", "--mesh", "--no-relax",
+         "--fixed-cell", "--force-tolerance", "--stress-tolerance", "--seed"),
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; return the exit status."""
+    settings = _settings(options)
+    for path in options.export:
+        if path.suffix not in (".csv", ".json", ".db"):
+            raise fail(f"--export {path}", "names that end in .csv, .json or .db")
+    if options.batch < 1:
+        raise fail(f"--batch {options.batch}", "at least 1")
+    source = read_candidates(options.source, options.metadata)
+    check_out(options.out)
+    store = Store(options.out)
+    model = potential(options.potential)
+    progress = Progress("screen")
+
+    def engine(kind: str, work: list[list[str]]) -> dict[str, Any]:
+        begin, cost = time.monotonic(), {}
+        for names in work:
+            if kind == "phonons":
+                done = compute_phonons(store, names, settings, model, progress)
+                cost = {
+                    "shapes_of_primitive_cells": done.relaxation_shapes,
+                    "shapes_of_supercells": done.force_constant_shapes,
+                    "padding_of_supercells": done.padding,
+                    **{f"{stage}_s": value for stage, value in done.seconds.items()},
+                }
+            else:
+                compute_dynamics(store, names, settings, model, progress)
+        took = time.monotonic() - begin
+        count = sum(map(len, work))
+        return {**cost, f"{kind}_s": took, f"{kind}_structures_per_hour": 3600 * count / took}
+
+    rows = screen(
+        store, source, settings, model, engine,
+        about={"source": options.source}, piece=options.batch, tell=progress,
+    )  # fmt: skip
+    progress.end(f"{len(rows)} candidates")
+    frame = table_of(rows)
+    for path in options.export:
+        export_table(store, frame, path)
+    _print(frame, rows, store, settings)
+    return 1 if any(row["status"] == "failed" for row in rows) else 0
+
+
+def _settings(options: argparse.Namespace) -> ScreenSettings:
+    phonons = settings_of(options)
+    if options.md not in ("all", "none") and not options.md.isdecimal():
+        raise fail(f"--md {options.md}", "all, none, or a number of structures")
+    crystals = {"all": None, "none": 0}.get(options.md, 0)
+    if options.md.isdecimal():
+        crystals = int(options.md)
+    hottest = f"{max(phonons.temperatures):g}"
+    energy = options.max_formation_energy
+    return ScreenSettings(
+        phonons,
+        Filters(
+            mobile=phonons.mobile,
+            band_gap_above=options.min_gap if options.min_gap >= 0 else None,
+            formation_energy_below=energy if energy != float("inf") else None,
+            atoms_max=options.max_atoms,
+            excluded=tuple(options.exclude),
+            require_metadata=options.require_metadata,
+            symmetry_tolerance=phonons.symmetry_tolerance,
+        ),
+        DynamicsSettings(
+            crystals=crystals,
+            descriptor=options.md_by or f"msd_total_mean_{hottest}K_A2",
+            temperatures=tuple(options.md_temperature),
+            replicas=options.md_replicas,
+            atoms=options.md_atoms,
+            protocol=Protocol(
+                steps=options.md_steps,
+                equilibration_steps=options.md_equilibration,
+                timestep_fs=options.md_timestep,
+                seed=options.seed,
+            ),
+        ),
+        duplicates=not options.keep_duplicates,
+    )
+
+
+def _print(frame: pd.DataFrame, rows, store: Store, settings: ScreenSettings) -> None:
+    """Print the head of the ranking, the funnel, and what there is to be said."""
+    T = f"{max(settings.phonons.temperatures):g}"
+    rank = f"msd_total_mean_{T}K_A2"
+    done = [row for row in rows if row["status"] == "done"]
+    key = lambda row: (not row["stable"], -(row.get("D_A2_ps") or 0), -(row.get(rank) or 0))  # noqa: E731
+    shown = []
+    for row in sorted(done, key=key)[:_SHOWN]:
+        line = {
+            "id": row["id"], "formula": row["formula"], "stable": "yes" if row["stable"] else "NO",
+            f"MSD {T} K/Å²": _number(row.get(rank), ".4f", row["stable"]),
+            "cutoff/THz": _number(row.get("acoustic_cutoff_THz"), ".2f"),
+            "centre/THz": _number(row.get("pdos_center_mobile_THz"), ".2f"),
+        }  # fmt: skip
+        if row.get("D_A2_ps") is not None:
+            low, high = row.get("D_low_A2_ps"), row.get("D_high_A2_ps")
+            line["D/Å²/ps"] = (
+                f"< {_number(high, '.2g')}" if row.get("D_censored")
+                else f"{row['D_A2_ps']:.3g} ({_number(low, '.2g')} to {_number(high, '.2g')})"
+            )  # fmt: skip
+        line["flags"] = row["flags"]
+        shown.append(line)
+    print(text_of(shown))
+    if len(done) > _SHOWN:
+        print(f"  … and {len(done) - _SHOWN} more in the table")
+    for step in funnel(rows):
+        print(f"  {step['count']:6d}  {step['stage']}")
+    for why in reasons(rows):
+        names = ", ".join(why["names"][:4]) + (" …" if why["count"] > 4 else "")
+        print(f"  {why['count']} × {why['reason']}: {names}")
+    about = store.about()
+    for remark in about.get("remarks", []):
+        print(f"  {remark}")
+    cost = about.get("cost", {})
+    if cost.get("phonons_structures_per_hour"):
+        print(f"  {seconds(cost['wall_time_s'])} in all")
+    print(f"results in {store.folder}/, table in {store.folder / 'table.parquet'}")
+
+
+def _number(value, form: str, clean: bool = True) -> str:
+    if value is None:
+        return ""
+    return format(value, form) if clean else f"({format(value, form)})"
+
+
+__all__ = ["add_parser", "run"]
