@@ -20,6 +20,7 @@ from phojax.cli import (
     phonons,
     potentials,
     predict,
+    report,
     screen,
 )
 
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     potentials.add_parser(commands)
     learn.add_parser(commands)
     predict.add_parser(commands)
+    report.add_parser(commands)
     screen.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
