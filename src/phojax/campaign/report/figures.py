@@ -3,6 +3,7 @@
 A figure that the table does not allow says why instead.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -122,8 +123,8 @@ def _diffusion_drawing(
     told = f"{len(with_D)} detected, {len(limits)} below detection (triangles, drawn at the limit)"
     told += f"; {unknown} ranked without D or without this value." if unknown else "."
     layout = {
-        "xaxis": {"title": {"text": drawn(x.title)}} | _log(x.log),
-        "yaxis": {"title": {"text": "D (Å²/ps)"}} | _log(True),
+        "xaxis": _axis(x.title, data, "x", x.log),
+        "yaxis": _axis("D (Å²/ps)", data, "y", True),
     }
     return Drawing(name, title, f"{told} {caption}".strip(), data, layout)
 
@@ -139,8 +140,8 @@ def _harmonic_drawing(order: Ranking, mobile: str, T: str, cutoff: Axis) -> Draw
     colours = _coloured(rows, ratio, _scale(rows, ratio), bar=True)
     trace["marker"] |= colours or {"color": "--mobile"}
     layout = {
-        "xaxis": {"title": {"text": cutoff.title}},
-        "yaxis": {"title": {"text": drawn(y.title)}} | _log(True),
+        "xaxis": _axis(cutoff.title, [trace], "x", cutoff.log),
+        "yaxis": _axis(y.title, [trace], "y", True),
         "showlegend": False,
     }
     caption = "From phonons alone" + (
@@ -188,7 +189,8 @@ def _histogram(
     data = [
         {"type": "bar", "name": part, "x": [drawn(n) for n in names],
          "y": [found[n] for n in names],
-         "marker": {"color": colour, "pattern": {"shape": shape, "fgcolor": "--paper"}}}
+         "marker": {"color": colour, "pattern": {"shape": shape, "fgcolor": "--paper",
+                                                 "fillmode": "overlay"}}}
         for part, (colour, shape, found) in parts.items() if found
     ]  # fmt: skip
     layout = {
@@ -247,8 +249,20 @@ def _coloured(
     return found
 
 
-def _log(log: bool) -> dict[str, Any]:
-    return {"type": "log", "dtick": None, "exponentformat": "power"} if log else {}
+def _axis(title: str, data: Sequence[Trace], name: str, log: bool) -> dict[str, Any]:
+    """Return an axis; a logarithmic one gets plain numbers at 1, 2, 5 or at decades alone."""
+    axis: dict[str, Any] = {"title": {"text": drawn(title)}}
+    if not log:
+        return axis
+    values = [v for trace in data for v in trace[name]]
+    first, last = math.log10(min(values)), math.log10(max(values))
+    steps = (1,) if last - first > 2.5 else (1, 2, 5)
+    ticks = [
+        round(step * 10.0**power, 12)
+        for power in range(math.floor(first) - 2, math.ceil(last) + 2)
+        for step in steps
+    ]
+    return axis | {"type": "log", "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
 
 
 def _why_not(order: Ranking, x: Axis) -> str:

@@ -37,7 +37,7 @@ def correlation_drawing(folder: ScreenFolder) -> Drawing:
         "type": "bar", "orientation": "h", "y": names, "x": values, "name": "D with intercept",
         "marker": {"color": ["--second" if md else "--host" for md in kinds],
                    "pattern": {"shape": ["/" if md else "" for md in kinds],
-                               "fgcolor": "--paper"}},
+                               "fgcolor": "--paper", "fillmode": "overlay"}},
         "error_x": {
             "type": "data", "symmetric": False, "color": "--ink", "thickness": 1.2,
             "array": [h - v if h is not None else 0

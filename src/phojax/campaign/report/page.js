@@ -25,6 +25,12 @@
     return value;
   }
 
+  // Panels get their width from the page: nothing is drawn before all of them stand in it.
+  let waiting = null;
+  function later(element, data, layout) {
+    if (waiting) waiting.push([element, data, layout]); else draw(element, data, layout);
+  }
+
   function draw(element, data, layout, light) {
     drawn.set(element, [data, layout]);
     const palette = dark.matches && !light ? DARK : LIGHT;
@@ -36,7 +42,8 @@
     const result = Object.assign({
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
       font: {family: "system-ui, Liberation Sans, sans-serif", size: narrow ? 11 : 13, color: palette["--ink"]},
-      margin: {l: narrow ? 50 : 65, r: 15, t: 15, b: 50},
+      margin: {l: narrow ? 50 : 65, r: 15, t: 55, b: 50},
+      modebar: {bgcolor: "rgba(0,0,0,0)", color: palette["--grey"], activecolor: palette["--ink"]},
       legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: {size: narrow ? 10 : 12}},
     }, whole);
     for (const key of Object.keys(result)) if (/^[xy]axis\d*$/.test(key)) result[key] = axis(result[key]);
@@ -198,7 +205,7 @@
       xaxis: {tickvals: bands.ticks.map(t => t[0]), ticktext: bands.ticks.map(t => t[1]), showgrid: false,
         title: {text: "Path in the Brillouin zone (1/Å)"}, range: [bands.x[0], bands.x[bands.x.length - 1]]},
       yaxis: {title: {text: "Frequency (THz)"}, range}};
-    const update = () => draw(left, bandTraces(bands, select.value), layout);
+    const update = () => later(left, bandTraces(bands, select.value), layout);
     select.addEventListener("change", update);
     update();
     if (!dos) { missing(wide, "Density of states", "Not drawn: none is stored."); return; }
@@ -211,7 +218,7 @@
       ({type: "line", x0: 0, x1: 1, xref: "paper", y0: v, y1: v,
         line: {color: colours[name] || "--grey", width: 1, dash: "dash"}}));
     if (data.cutoff !== undefined) marks.push(lines[lines.length - 1]);
-    draw(right, traces, {shapes: marks, xaxis: {title: {text: "States (1/THz)"}, rangemode: "tozero"},
+    later(right, traces, {shapes: marks, xaxis: {title: {text: "States (1/THz)"}, rangemode: "tozero"},
       yaxis: {title: {text: "Frequency (THz)"}, range}});
   }
 
@@ -219,10 +226,10 @@
     const grid = make("div", {class: "grid"});
     const T = run.temperature === "unknown" ? "unknown temperature" : `${run.temperature} K`;
     parent.append(make("h2", {}, `Molecular dynamics, ${T}`), make("p", {}, run.said + "."),
-      chips(run.flags), list(run.notes), grid);
+      chips(run.flags), list(run.notes) || "", grid);
     if (run.msd) {
       const plot = panel(grid, "Mean squared displacement",
-        run.msd.fit ? "Dashed: the fit with its 95 % interval, over the lags that it uses." : "");
+        run.msd.fit ? "Dashed: the fit with its 95 % interval, over the lags that it uses; grey: cut off. A double click shows all lags." : "");
       const colours = colour(Object.keys(run.msd.y), data.mobile), {x, y, fit} = run.msd;
       const traces = Object.entries(y).map(([name, curve]) => ({type: "scatter", mode: "lines", x, y: curve,
         name: escaped(name), line: {color: colours[name], width: name === data.mobile ? 2.2 : 1.3}}));
@@ -240,8 +247,10 @@
         shapes.push({type: "rect", x0: 0, x1: a, y0: 0, y1: 1, yref: "paper", line: {width: 0},
           fillcolor: "--grey", opacity: 0.12, layer: "below"});
       }
-      draw(plot, traces, {shapes, xaxis: {title: {text: "Time (ps)"}, rangemode: "tozero"},
-        yaxis: {title: {text: "MSD (Å²)"}, rangemode: "tozero"}});
+      const end = fit ? 1.15 * fit.lags[1] : x[x.length - 1];
+      const seen = Object.values(y).flatMap(curve => curve.filter((v, n) => v !== null && x[n] <= end));
+      later(plot, traces, {shapes, xaxis: {title: {text: "Time (ps)"}, range: [0, end]},
+        yaxis: {title: {text: "MSD (Å²)"}, range: [0, 1.1 * seen.reduce((a, b) => Math.max(a, b), 1e-9)]}});
     } else missing(grid, "Mean squared displacement", "Not drawn: the file of this run is missing.");
     if (run.vdos) {
       const plot = panel(grid, "Vibrational density of states", "Dashed: centres" +
@@ -254,12 +263,12 @@
           line: {color: colours[name], width: 1, dash: "dash"}}));
       if (data.cutoff !== undefined) shapes.push({type: "line", x0: data.cutoff, x1: data.cutoff, y0: 0, y1: 1,
         yref: "paper", line: {color: "--ink", width: 1, dash: "dot"}});
-      draw(plot, traces, {shapes, xaxis: {title: {text: "Frequency (THz)"}, rangemode: "tozero"},
+      later(plot, traces, {shapes, xaxis: {title: {text: "Frequency (THz)"}, rangemode: "tozero"},
         yaxis: {title: {text: "VDOS (1/THz)"}, rangemode: "tozero"}});
     } else missing(grid, "Vibrational density of states", "Not drawn: no velocities were seen.");
     if (run.channels) {
       const plot = panel(grid, "Channels", "Dimensionality of the connected region that holds this share of the ions.");
-      draw(plot, [{type: "scatter", mode: "lines", line: {shape: "hv", color: "--mobile", width: 2},
+      later(plot, [{type: "scatter", mode: "lines", line: {shape: "hv", color: "--mobile", width: 2},
         x: run.channels.x, y: run.channels.y}], {showlegend: false,
         xaxis: {title: {text: "Share of mobile ions inside (no unit)"}, range: [0, 1]},
         yaxis: {title: {text: "Dimensionality (number)"}, range: [-0.2, 3.2], dtick: 1}});
@@ -320,7 +329,14 @@
     if (place < 0) {
       sheet.replaceChildren(make("a", {class: "button", href: "#ranking"}, "All candidates"),
         make("p", {class: "missing"}, `There is no page of ${name}.`));
-    } else open(place);
+    } else {
+      waiting = [];
+      try { open(place); } finally {
+        const all = waiting;
+        waiting = null;
+        for (const one of all) draw(...one);
+      }
+    }
   }
 
   let ready = false;

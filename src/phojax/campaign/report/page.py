@@ -113,7 +113,7 @@ def report_page(
 
 
 def _asset(name: str) -> str:
-    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return (importlib.resources.files("phojax.campaign.report") / name).read_text(encoding="utf-8")
 
 
 def _shown_rows(folder: ScreenFolder, order: Ranking) -> list[Row]:
