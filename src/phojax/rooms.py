@@ -39,7 +39,7 @@ class Room(NamedTuple):
     @property
     def size(self) -> int:
         """Entries of the graph and atoms: what an evaluation costs, in units of its own."""
-        return self.atoms + sum(jax.tree.leaves(self.capacity))
+        return self.atoms + int(sum(jax.tree.leaves(self.capacity)))
 
 
 def room_of(potential: Potential, crystal: Structure) -> Room:

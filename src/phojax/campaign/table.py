@@ -57,6 +57,8 @@ _TRANSPORT = (
     "simulated_ps",
 )  # fmt: skip
 
+_TAKEN = ("formula", "atoms")  # by ASE's databases
+
 
 def row_of(record: Record, mobile: str) -> dict[str, Any]:
     """Return the row of a record: what is not known is not in it."""
@@ -242,12 +244,11 @@ def _write_database(store: Store, frame: pd.DataFrame, path: pathlib.Path) -> No
             values = {k: v for k, v in row.items() if k != "id" and not pd.isna(v) and v != ""}
             # ASE keeps some names for itself, and takes no text that reads as a number.
             plain = {
-                f"row_{k}" if k in ("formula",) else k.replace(" ", "_"): v
-                for k, v in values.items() if not isinstance(v, str) or not _is_number(v)
+                (f"row_{k}" if k in _TAKEN else k.replace(" ", "_")): (
+                    bool(v) if isinstance(v, bool | np.bool_) else v
+                )
+                for k, v in values.items() if not (isinstance(v, str) and _is_number(v))
             }  # fmt: skip
-            plain = {
-                k: (bool(v) if isinstance(v, bool | np.bool_) else v) for k, v in plain.items()
-            }
             database.write(atoms, name=str(row["id"]), data={}, **plain)
 
 

@@ -185,11 +185,14 @@ def with_force_constants(
     def constants(width: float) -> HessianResult:
         name = f"responses-{width:g}"
         done = checkpoint.load(name)
+        kept = len(done)
         stage = "force constants" if width else "force constants at width 0"
 
         def on_part(part: int, of: int) -> None:
-            if part:
+            nonlocal kept
+            if len(done) > kept:
                 checkpoint.save(name, **done)
+                kept = len(done)
             report(stage, part, of)
 
         return hessian(

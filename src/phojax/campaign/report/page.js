@@ -48,7 +48,7 @@
     }, whole);
     for (const key of Object.keys(result)) if (/^[xy]axis\d*$/.test(key)) result[key] = axis(result[key]);
     return Plotly.react(element, resolved(data, palette), result,
-      {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"]});
+      {responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]});
   }
 
   function redraw(light) {

@@ -149,7 +149,7 @@ def _header(
     facts = {
         "potential": screen.get("potential"), "mobile ion": screen.get("mobile"),
         "temperatures": ", ".join(f"{shown(T)} K" for T in listing(screen.get("temperatures_K"))),
-        "screened": screen.get("when") or screen.get("finished") or _when(folder),
+        "screened": _when(folder) + (", not finished" if screen.get("finished") is False else ""),
         "page made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "version": mapping(screen.get("versions")).get("phojax"),
     }  # fmt: skip

@@ -83,7 +83,11 @@ def _files(folder: pathlib.Path | None, page: pathlib.Path) -> list[list[str]]:
     """Return (name, link, size) of the files of a structure."""
     if folder is None:
         return []
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p, folder))
+    # stages/ holds what later stages build on, nothing to look at.
+    found = sorted(
+        p for p in folder.rglob("*")
+        if p.is_file() and not _hidden(p, folder) and "stages" not in p.relative_to(folder).parts
+    )  # fmt: skip
     return [
         [str(p.relative_to(folder)), link(p, page), size_text(p.stat().st_size)] for p in found[:60]
     ]
@@ -263,7 +267,7 @@ def _vdos(arrays: dict[str, np.ndarray], record: Data) -> Data:
     grid = np.asarray(arrays["vdos_frequencies_THz"], float)
     density = np.asarray(arrays["vdos_per_THz"], float)
     grown = np.cumsum(density[:, -1])
-    end = int(np.searchsorted(grown, 0.995 * grown[-1])) + 1
+    end = int(1.2 * np.searchsorted(grown, 0.98 * grown[-1])) + 1
     every = _even(min(end, len(grid)), 2 * _CURVE)
     return {
         "x": plain(grid[every]),

@@ -164,6 +164,8 @@ def _cell(text: str, value: float | None) -> str:
 def _named(row: Row, linked: bool = True) -> str:
     formula = shown(row.get("formula")) or row["id"]
     text = f"{safe(formula)} <small>{safe(row['id'])}</small>"
+    if formula in row["id"]:
+        text = safe(row["id"])
     if linked:
         text = f'<a data-s="{safe(row["id"])}" href="#">{text}</a>'
     group = shown(row.get("space_group"))
