@@ -130,10 +130,12 @@ def structure_files(screen: pathlib.Path, name: str) -> StructureFiles:
     arrays = _arrays(screen, folder / "modes.npz", problems, wanted="space_group" in record)
     transport = {}
     for label in mapping(mapping(record.get("transport")).get("temperatures")):
-        name = "transport-unknown.npz" if label == "unknown" else f"transport-{label}K.npz"
         if "/" in label or "\\" in label:
             continue
-        found = _arrays(screen, folder / name, problems, wanted=True)
+        name = f"transport-{label}{'' if label == 'unknown' else 'K'}.npz"
+        places = (folder / "dynamics" / name, folder / name)
+        place = next((p for p in places if p.is_file()), places[0])
+        found = _arrays(screen, place, problems, wanted=True)
         if found:
             transport[label] = found
     return StructureFiles(folder, record, arrays, transport, problems)
