@@ -1,14 +1,14 @@
 """`phojax screen`: a source of structures to a ranked table."""
 
 import argparse
+import os
 import pathlib
 import time
 from typing import Any
 
 import pandas as pd
 
-from phojax.campaign.dynamics import compute_dynamics
-from phojax.campaign.phonons import compute_phonons
+from phojax.campaign.engine import Work, local, parsl_engine
 from phojax.campaign.screen import funnel, reasons, screen
 from phojax.campaign.settings import DynamicsSettings, ScreenSettings
 from phojax.campaign.store import Store
@@ -77,6 +77,13 @@ def add_parser(commands) -> None:
         help="of the supercell at least (default: 100)")  # fmt: skip
     add("--md-replicas", type=int, default=1, metavar="N",
         help="per structure and temperature (default: 1)")  # fmt: skip
+    add("--engine", choices=("local", "parsl"), default="local",
+        help="local: this process; parsl: workers on this or other machines (default: "
+        "local)")  # fmt: skip
+    add("--config", type=pathlib.Path, metavar="FILE", help="Python file that defines a "
+        "parsl.Config named config (default: processes on this machine)")  # fmt: skip
+    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N",
+        help="processes, where there is no such file (default: one per core)")  # fmt: skip
     add("--batch", type=int, default=64, metavar="N",
         help="structures that a piece of work holds (default: 64)")  # fmt: skip
     add("--export", nargs="+", type=pathlib.Path, default=[], metavar="FILE",
@@ -95,30 +102,33 @@ def run(options: argparse.Namespace) -> int:
     for path in options.export:
         if path.suffix not in (".csv", ".json", ".db"):
             raise fail(f"--export {path}", "names that end in .csv, .json or .db")
-    if options.batch < 1:
-        raise fail(f"--batch {options.batch}", "at least 1")
+    for name in ("batch", "workers"):
+        if getattr(options, name) < 1:
+            raise fail(f"--{name} {getattr(options, name)}", "at least 1")
+    if options.config is not None and options.engine != "parsl":
+        raise fail("--config without --engine parsl", "both, or neither")
     source = read_candidates(options.source, options.metadata)
     check_out(options.out)
     store = Store(options.out)
     model = potential(options.potential)
     progress = Progress("screen")
 
-    def engine(kind: str, work: list[list[str]]) -> dict[str, Any]:
-        begin, cost = time.monotonic(), {}
-        for names in work:
-            if kind == "phonons":
-                done = compute_phonons(store, names, settings, model, progress)
-                cost = {
-                    "shapes_of_primitive_cells": done.relaxation_shapes,
-                    "shapes_of_supercells": done.force_constant_shapes,
-                    "padding_of_supercells": done.padding,
-                    **{f"{stage}_s": value for stage, value in done.seconds.items()},
-                }
-            else:
-                compute_dynamics(store, names, settings, model, progress)
-        took = time.monotonic() - begin
-        count = sum(map(len, work))
-        return {**cost, f"{kind}_s": took, f"{kind}_structures_per_hour": 3600 * count / took}
+    if options.engine == "parsl":
+        do = parsl_engine(options.config, options.workers, options.out / "parsl", progress)
+    else:
+        do = local(model, progress)
+
+    def engine(kind: str, pieces: list[list[str]]) -> dict[str, Any]:
+        begin = time.monotonic()
+        found = do(
+            [
+                Work(str(options.out.resolve()), kind, tuple(names), settings, options.potential)
+                for names in pieces
+            ]
+        )
+        cost = _summed(found)
+        hours = (time.monotonic() - begin) / 3600
+        return cost | {f"{kind}_structures_per_hour": sum(map(len, pieces)) / hours}
 
     rows = screen(
         store, source, settings, model, engine,
@@ -129,7 +139,21 @@ def run(options: argparse.Namespace) -> int:
     for path in options.export:
         export_table(store, frame, path)
     _print(frame, rows, store, settings)
-    return 1 if any(row["status"] == "failed" for row in rows) else 0
+    return 1 if any(row["status"] in ("failed", "pending") for row in rows) else 0
+
+
+def _summed(costs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what pieces of work cost together; padding as that of the worst."""
+    out: dict[str, Any] = {}
+    for cost in costs:
+        for name, value in cost.items():
+            if name == "lost":
+                out.setdefault("lost", []).append(value)
+            elif name.startswith("padding"):
+                out[name] = max(out.get(name, 0.0), value)
+            else:
+                out[name] = out.get(name, 0) + value
+    return out
 
 
 def _settings(options: argparse.Namespace) -> ScreenSettings:
@@ -203,6 +227,8 @@ def _print(frame: pd.DataFrame, rows, store: Store, settings: ScreenSettings) ->
     for remark in about.get("remarks", []):
         print(f"  {remark}")
     cost = about.get("cost", {})
+    for lost in cost.get("lost", []):
+        print(f"  LOST, to be done by the same command: {lost}")
     if cost.get("phonons_structures_per_hour"):
         print(f"  {seconds(cost['wall_time_s'])} in all")
     print(f"results in {store.folder}/, table in {store.folder / 'table.parquet'}")

@@ -248,6 +248,7 @@ def transport(observed: Observed, *, begin_ps: float = 2.0, charge: float = 1.0)
 
     stats, T = observed.statistics, observed.temperature_K
     z, species = observed.mobile, observed.statistics.species
+    alone = all(kind in (0, z) for kind in species)  # no framework
     volume = abs(float(np.linalg.det(observed.cell)))
     first = np.mean([x[: min(map(len, observed.first_msd))] for x in observed.first_msd], axis=0)
     spectrum = None
@@ -284,11 +285,15 @@ def transport(observed: Observed, *, begin_ps: float = 2.0, charge: float = 1.0)
             lambda: conductivity(stats, volume, T, charge=charge, begin_ps=begin_ps),
         ),
         # Lines through the origin take the vibrations of a short run for diffusion.
-        framework=tried(
+        framework=None
+        if alone
+        else tried(
             "check of the framework",
             lambda: framework_check(first, species, z, stats.interval_ps, early=True),
         ),
-        framework_paper=tried(
+        framework_paper=None
+        if alone
+        else tried(
             "check of the framework", lambda: framework_check(first, species, z, stats.interval_ps)
         ),
         vdos=spectrum,
