@@ -18,7 +18,7 @@ from phojax.campaign.report import read_folder, report_page, write_report
 from phojax.campaign.report.figures import screen_drawings
 from phojax.campaign.report.folder import structure_files
 from phojax.campaign.report.learning import correlation_drawing
-from phojax.campaign.report.ranking import ranking
+from phojax.campaign.report.ranking import ranking, why_apart
 from phojax.campaign.report.structures import structure_data
 from phojax.campaign.report.texts import embedded, plain
 from phojax.campaign.transport_files import arrays_of
@@ -40,21 +40,17 @@ LIMIT = 2e-3
 
 @pytest.fixture(scope="module")
 def phonons():
-    """Records and arrays of argon."""
+    """Records and arrays of argon at three densities."""
     jax.config.update("jax_enable_x64", True)
     settings = PhononSettings(
         mobile="Ar", temperatures=(10.0, 20.0), supercell_atoms=8, mesh=(3, 3, 3), relax=False,
         width=0.0,
     )  # fmt: skip
-    crystal = structure_from_ase(bulk("Ar", "fcc", a=5.28))
-    row = row_from_potential("fcc-1", crystal, potential("lj:Ar"), settings)
-    # Compiling dominates: the other two are the same crystal with other masses.
     found = {}
-    for n, scale in enumerate((1.0, 1.1, 1.2), 1):
-        arrays = {
-            k: v * scale if k.endswith("frequencies_THz") else v for k, v in row.arrays.items()
-        }
-        found[f"fcc-{n}"] = ({**row.record, "name": f"fcc-{n}"}, arrays)
+    for name, a in (("fcc-1", 5.26), ("fcc-2", 5.28), ("fcc-3", 5.30)):
+        crystal = structure_from_ase(bulk("Ar", "fcc", a=a))
+        row = row_from_potential(name, crystal, potential("lj:Ar"), settings)
+        found[name] = (row.record, row.arrays)
     return found
 
 
@@ -206,13 +202,20 @@ def test_only_clean_candidates_are_ranked(folder):
     assert any("bare: there is no folder" in problem for problem in problems)
 
 
+def test_flags_of_a_diffusion_below_detection_set_nothing_apart():
+    row = {"stable": True, "flags": "too_short below_detection", "D_A2_ps": 0.01}
+    assert why_apart({**row, "D_censored": True, "D_detection_limit_A2_ps": 0.02}) == ""
+    assert "too_short" in why_apart({**row, "D_censored": False})
+    assert "imaginary" in why_apart({**row, "D_censored": True, "flags": "imaginary_modes"})
+    assert "not known" in why_apart({**row, "stable": None, "D_censored": True})
+
+
 def test_texts_of_files_are_harmless(folder):
     text, _ = _page(folder)
     page = _Page(text)
     assert "img" not in page.tags
     assert "<img src" not in text
     assert "window.evil=1</script>" not in text
-    assert text.count("<script") == page.tags.count("script") or "<script" in text
     own = [tag for tag in page.tags if tag == "script"]
     structures = len(ranking(read_folder(folder).rows).ranked) + 2
     assert len(own) == 4 + structures  # errors, plotly, index, code
@@ -264,7 +267,7 @@ def test_without_dynamics_figures_say_why(folder):
     found = read_folder(folder)
     order = ranking([row for row in found.rows if row["id"] == "bare"])
     drawings = {one.name: one for one in screen_drawings(found, order)}
-    assert "no molecular dynamics" in drawings["diffusion-displacement"].missing
+    assert "molecular dynamics" in drawings["diffusion-displacement"].missing
     assert drawings["displacement-cutoff"].data
     assert "phojax learn" in correlation_drawing(found).missing
 

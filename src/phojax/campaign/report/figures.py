@@ -183,7 +183,7 @@ def _histogram(
     }
     total: Counter = sum((found for *_, found in parts.values()), Counter())
     if not total:
-        return Drawing(name, title, missing="the table does not say")
+        return Drawing(name, title, missing="nothing of this is in the table")
     names = [one for one, _ in total.most_common(most)]
     left = len(total) - len(names)
     data = [
@@ -272,5 +272,5 @@ def _why_not(order: Ranking, x: Axis) -> str:
         D is not None or limit is not None for D, _, _, limit in map(diffusion, order.ranked)
     )
     if not some:
-        return "no ranked candidate has a D: there was no molecular dynamics of it"
+        return "no ranked candidate has a D, nor a limit: none was followed by molecular dynamics"
     return f"no ranked candidate with a D has {x.column or 'a displacement'} in the table"

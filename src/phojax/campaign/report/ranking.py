@@ -1,9 +1,9 @@
 """Which candidates are ranked, in which order, and which are set apart, with the reason.
 
 Ranked are those that are done, dynamically stable, whose framework holds and whose flags do not
-say that displacements or diffusion are something else. First come those with a detected D, by
-falling D; then the others (below detection, or without dynamics) by falling displacement of the
-mobile ions.
+say that displacements or diffusion are something else; what flags say of a D that is below
+detection anyway does not matter. First come those with a detected D, by falling D; then the others
+(below detection, or without dynamics) by falling displacement of the mobile ions.
 """
 
 import re
@@ -13,6 +13,7 @@ from phojax.campaign.report.folder import Row
 from phojax.campaign.report.texts import number, shown
 from phojax.learn.table import SPOILING_FLAGS
 
+_OF_DIFFUSION = ("subdiffusive", "too_short")  # flags that concern the value of D alone
 _MSD = re.compile(r"msd_axis_mean_(\d+(?:\.\d+)?)K_A2")
 
 
@@ -68,7 +69,12 @@ def why_apart(row: Row) -> str:
     if row.get("framework_holds") is False:
         reasons.append("the framework does not hold")
     flags = flags_of(row)
-    reasons += [f"flag {flag}" for flag in SPOILING_FLAGS if flag in flags]
+    detected = diffusion(row)[0] is not None
+    reasons += [
+        f"flag {flag}"
+        for flag in SPOILING_FLAGS
+        if flag in flags and (detected or flag not in _OF_DIFFUSION)
+    ]
     return "; ".join(reasons)
 
 
