@@ -303,6 +303,14 @@ def test_numbers_are_rounded():
     assert plain([np.float64(1 / 3), float("nan"), float("inf"), 2.0, True, None]) == [
         0.33333, None, None, 2, True, None,
     ]  # fmt: skip
+    values = np.random.default_rng(0).normal(size=(40, 50)) * 10.0 ** np.arange(-25, 25)
+    values[3, 30], values[4, 30] = np.nan, np.inf
+    found = plain(values)
+    assert found[3][30] is None
+    assert found[4][30] is None
+    known = np.isfinite(values) & (np.abs(values) > 1e-17)
+    np.testing.assert_allclose(np.array(found, float)[known], values[known], rtol=5.1e-5)
+    assert max(len(repr(x)) for row in found for x in row[10:28] if x is not None) <= 12
 
 
 def test_damage_is_told_and_survived(folder):

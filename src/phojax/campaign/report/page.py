@@ -27,13 +27,13 @@ from phojax.campaign.report.tables import (
     ranked_html,
     span,
 )
-from phojax.campaign.report.texts import embedded, listing, mapping, safe, shown
+from phojax.campaign.report.texts import embedded, listing, mapping, plain, safe, shown
 from phojax.io.atomic import replacing
 
 MEGABYTES = 60.0
 """Room for the data of all structures together, beside plotly's 5 MB."""
 
-_MOST = 400_000  # bytes of the bands of one structure
+_MOST = 400_000  # bytes of one structure
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -106,7 +106,7 @@ def report_page(
         "addEventListener('securitypolicyviolation',told)</script>\n"
         f'<main id="overview">{body}</main>\n<main id="structure" hidden></main>\n'
         f"<script>{get_plotlyjs()}</script>\n"
-        f'<script type="application/json" id="index">{embedded(index)}</script>\n{scripts}\n'
+        f'<script type="application/json" id="index">{embedded(plain(index))}</script>\n{scripts}\n'
         f"<script>{_asset('page.js')}</script></body></html>\n"
     )
     return page, problems
@@ -129,7 +129,7 @@ def _structures(
 ) -> tuple[list[str], list[str]]:
     """Return JSON of each structure, and what was wrong with their files."""
     rows = _shown_rows(folder, order)
-    room = int(min(_MOST, max(megabytes * 1e6 / max(len(rows), 1) - 20_000, 10_000)))
+    room = int(min(_MOST, megabytes * 1e6 / max(len(rows), 1)))
     why = {row["id"]: f"not ranked: {text}" for row, text in order.apart + order.dropped}
     why |= {row["id"]: f"rank {n} of {len(order.ranked)}" for n, row in enumerate(order.ranked, 1)}
     data, problems = [], []

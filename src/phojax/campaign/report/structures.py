@@ -23,6 +23,7 @@ from phojax.campaign.report.texts import (
 
 _BYTES = 22  # that a mode of the bands takes with its colours
 _CURVE = 240  # points of a curve
+_REST = 44_000  # bytes that all but the bands takes
 _LEAST = 4  # points of a segment of the path
 
 Data = dict[str, Any]
@@ -38,9 +39,11 @@ def structure_data(
         files: What there is of it.
         page: Folder of the page, for links.
         standing: Its rank or why it has none.
-        room: Bytes that its bands may take; they are thinned to fit.
+        room: Bytes that it may take, about; curves and bands are thinned to fit.
     """
     record, problems = files.record, list(files.problems)
+    points = _CURVE if room > 4 * _REST else _CURVE // 2
+    rest = _REST if room > 4 * _REST else _REST // 2
     data: Data = {
         "id": row["id"],
         "formula": shown(row.get("formula")) or shown(record.get("formula")),
@@ -56,9 +59,9 @@ def structure_data(
     if shown(row.get("reason")):
         data["notes"] = [shown(row.get("reason")), *data["notes"]]
     for key, made in (
-        ("bands", lambda: _bands(files.arrays, room)),
-        ("dos", lambda: _dos(files.arrays, record)),
-        ("runs", lambda: _runs(files)),
+        ("bands", lambda: _bands(files.arrays, max(room - rest, _REST // 4))),
+        ("dos", lambda: _dos(files.arrays, record, points)),
+        ("runs", lambda: _runs(files, points)),
     ):
         try:
             data[key] = made()
@@ -178,11 +181,11 @@ def _ticks(places: np.ndarray, labels: list[str]) -> list[list[Any]]:
     return found
 
 
-def _dos(arrays: dict[str, np.ndarray], record: Data) -> Data | None:
+def _dos(arrays: dict[str, np.ndarray], record: Data, points: int) -> Data | None:
     if "dos_per_THz" not in arrays:
         return None
     grid = np.asarray(arrays["dos_frequency_THz"], float)
-    every = _even(len(grid), 2 * _CURVE)
+    every = _even(len(grid), 2 * points)
     names = [str(name) for name in arrays["dos_groups"]]
     return {
         "x": plain(grid[every]),
@@ -199,7 +202,7 @@ def _even(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def _runs(files: StructureFiles) -> list[Data]:
+def _runs(files: StructureFiles, points: int) -> list[Data]:
     """Return displacements, their fits and spectra at every temperature with dynamics."""
     records = mapping(mapping(files.record.get("transport")).get("temperatures"))
     runs = []
@@ -209,7 +212,7 @@ def _runs(files: StructureFiles) -> list[Data]:
                      "notes": _texts(one.get("notes"))}  # fmt: skip
         if "lags_ps" in arrays:
             lags = np.asarray(arrays["lags_ps"], float)
-            every = _even(len(lags), _CURVE)
+            every = _even(len(lags), points)
             curves = {
                 key.removeprefix("msd_").removesuffix("_A2"): plain(np.asarray(value)[every])
                 for key, value in arrays.items()
@@ -217,10 +220,10 @@ def _runs(files: StructureFiles) -> list[Data]:
             }
             run["msd"] = {"x": plain(lags[every]), "y": curves, "fit": _fit(one)}
         if "vdos_per_THz" in arrays:
-            run["vdos"] = _vdos(arrays, one)
+            run["vdos"] = _vdos(arrays, one, points)
         if "channel_shares" in arrays:
             shares = np.asarray(arrays["channel_shares"], float)
-            every = _even(len(shares), _CURVE)
+            every = _even(len(shares), points)
             run["channels"] = {
                 "x": plain(shares[every]),
                 "y": plain(np.asarray(arrays["channel_dimensionality"])[every]),
@@ -263,12 +266,12 @@ def _said(record: Data) -> str:
     return said
 
 
-def _vdos(arrays: dict[str, np.ndarray], record: Data) -> Data:
+def _vdos(arrays: dict[str, np.ndarray], record: Data, points: int) -> Data:
     grid = np.asarray(arrays["vdos_frequencies_THz"], float)
     density = np.asarray(arrays["vdos_per_THz"], float)
     grown = np.cumsum(density[:, -1])
     end = int(1.2 * np.searchsorted(grown, 0.98 * grown[-1])) + 1
-    every = _even(min(end, len(grid)), 2 * _CURVE)
+    every = _even(min(end, len(grid)), 2 * points)
     return {
         "x": plain(grid[every]),
         "y": {
