@@ -65,7 +65,9 @@ def _rounded(values: np.ndarray, digits: int) -> Any:
     rounded = np.where(known, np.round(safe_x * up / down) / up * down, 0.0)
     if np.isfinite(x).all():
         return rounded.tolist()
-    return np.where(np.isfinite(x), rounded.astype(object), None).tolist()
+    found = rounded.astype(object)
+    found[~np.isfinite(x)] = None
+    return found.tolist()
 
 
 def number(holder: Mapping[str, Any], key: str) -> float | None:
