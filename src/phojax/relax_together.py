@@ -59,14 +59,19 @@ def driven_together(
                 _advance(turns, number, descents[number], None, ended)
             if not turns:
                 continue
-            found, slots = _within_memory(potential, [t.wanted for t in turns], room, slots)
             now, turns = turns, []
+            try:
+                found, slots = _within_memory(potential, [t.wanted for t in now], room, slots)
+            except jax.errors.JaxRuntimeError as error:  # not even one of them
+                for turn in now:
+                    ended(turn.number, error)
+                continue
             for turn, values in zip(now, found, strict=True):
                 _advance(turns, turn.number, turn.descent, values, ended)
     return [ends[n] for n in range(len(descents))]
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Return whether the device says that it has no memory for this."""
     return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
 

@@ -1,5 +1,6 @@
 """`phojax screen`: a source to its table, alone, shared, interrupted, and with bad input."""
 
+import errno
 import json
 import pathlib
 import random
@@ -18,6 +19,7 @@ from ase.build import bulk
 from ase.db import connect
 from ase.io import write
 
+from phojax.campaign import store
 from phojax.cli import main
 from phojax.io.structures import read_structure
 from phojax.potentials.catalogue import potential
@@ -145,6 +147,28 @@ def test_dynamics_of_those_chosen(folder, tmp_path):
     before = stamps(out)
     assert main([*command[:-1], "30"]) == 1
     assert stamps(out) == before
+
+
+def test_a_disk_that_is_full(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    command = ["screen", str(folder), "--out", str(out), *OPTIONS]
+    real = store.write_record
+
+    def full(path, record):
+        if path.parent.name == "hcp" and path.name == "record.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_record", full)
+        assert main(command) == 1
+    found = table(out)
+    assert found.loc["hcp", "status"] == "pending"
+    assert found.loc["fcc", "status"] == "done"
+    before = stamps(out)
+    assert main(command) == 1
+    assert table(out).loc["hcp", "status"] == "done"
+    assert before.items() <= stamps(out).items()
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from phojax.potentials.contract import Potential
 Tell = Callable[[str, int, int], None]
 
 _RETRIES = 3
+_SLOTS = 32  # relaxations side by side on a GPU; fewer where its memory does not hold them
 _POLL = 0.5  # s
 
 
@@ -58,7 +59,8 @@ def done_here(
     if work.kind == "dynamics":
         compute_dynamics(store, work.names, work.settings, model, tell)
         return {"dynamics_s": time.monotonic() - begin}
-    found = compute_phonons(store, work.names, work.settings, model, tell)
+    slots = 1 if jax.default_backend() == "cpu" else _SLOTS
+    found = compute_phonons(store, work.names, work.settings, model, tell, slots=slots)
     return {"phonons_s": time.monotonic() - begin, **_cost(found)}
 
 

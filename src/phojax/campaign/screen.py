@@ -173,7 +173,7 @@ def reasons(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return why candidates were dropped or failed, how often, and which they are."""
     groups: dict[str, list[str]] = {}
     for row in rows:
-        if row["status"] in ("rejected", "unreadable", "failed"):
+        if row["status"] in ("rejected", "unreadable", "failed", "pending"):
             groups.setdefault(row["reason"], []).append(row["id"])
         elif row["status"] == "duplicate":
             groups.setdefault("a duplicate", []).append(row["id"])

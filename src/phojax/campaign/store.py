@@ -10,6 +10,7 @@ A stage is done where the record holds its key. A failure is a result with a key
 it came from the machine (memory, disk): that is tried again.
 """
 
+import contextlib
 import pathlib
 from typing import Any
 
@@ -17,14 +18,13 @@ import numpy as np
 
 from phojax.checks import InputError, fail
 from phojax.io.records import read_record, write_record
+from phojax.relax_together import out_of_memory
 from phojax.screening.candidates import Candidate
 from phojax.screening.store import Checkpoint
 from phojax.structure import structure
 
 FORMAT = 1
 """Version of the folder's layout."""
-
-_OF_THE_MACHINE = (OSError, MemoryError)
 
 Record = dict[str, Any]
 
@@ -123,14 +123,15 @@ class Store:
             f"unexpected {type(error).__name__}: {error}"
         )  # fmt: skip
         keys = {k: v for k, v in old.get("keys", {}).items() if k != stage}
-        if not isinstance(error, _OF_THE_MACHINE):
+        if not (isinstance(error, OSError | MemoryError) or out_of_memory(error)):
             keys[stage] = key
         if stage == "phonons":
             old = {k: v for k, v in old.items() if k in ("transport", "failures")}
         else:
             old.pop(stage, None)
         failures = {**old.get("failures", {}), stage: text}
-        self._write(name, {"name": name, **old, "keys": keys, "failures": failures})
+        with contextlib.suppress(OSError):  # a disk that is full: it is computed again
+            self._write(name, {"name": name, **old, "keys": keys, "failures": failures})
 
     def _write(self, name: str, record: Record) -> None:
         self.place(name).mkdir(parents=True, exist_ok=True)

@@ -70,6 +70,8 @@ def row_of(record: Record, mobile: str) -> dict[str, Any]:
     else:
         row |= _phonons(record, mobile)
     row["reason"] = "; ".join(f"{stage}: {why}" for stage, why in failures.items())
+    if row["status"] == "pending":
+        row["reason"] = "not finished: the same command goes on"
     moved = record.get("transport")
     if moved:
         row |= _transport(moved, record.get("acoustic_cutoff_THz"), mobile)

@@ -130,10 +130,16 @@ def run(options: argparse.Namespace) -> int:
         hours = (time.monotonic() - begin) / 3600
         return cost | {f"{kind}_structures_per_hour": sum(map(len, pieces)) / hours}
 
-    rows = screen(
-        store, source, settings, model, engine,
-        about={"source": options.source}, piece=options.batch, tell=progress,
-    )  # fmt: skip
+    try:
+        rows = screen(
+            store, source, settings, model, engine,
+            about={"source": options.source}, piece=options.batch, tell=progress,
+        )  # fmt: skip
+    except OSError as error:
+        raise fail(
+            f"{options.out}: {error.strerror or error}", "room to write",
+            "What is finished is kept: the same command goes on from here",
+        ) from error  # fmt: skip
     progress.end(f"{len(rows)} candidates")
     frame = table_of(rows)
     for path in options.export:
