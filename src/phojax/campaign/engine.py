@@ -6,8 +6,10 @@ another one, which goes on from there.
 """
 
 import functools
+import os
 import pathlib
 import runpy
+import sysconfig
 import time
 import warnings
 from collections.abc import Callable
@@ -113,6 +115,10 @@ def parsl_engine(
             'Install it with: pip install "phojax[parsl]"',
         ) from error  # fmt: skip
     chosen = _config(config, workers, logs)
+    # Parsl looks for its own scripts on the path, where those of an environment that was not
+    # activated are not.
+    scripts = sysconfig.get_path("scripts")
+    os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
     # Processes are started by fork and exec at once, which threads do not mind.
     warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
 
