@@ -213,7 +213,7 @@ def _points(found: Sequence[Transport], over: Activation) -> ArrheniusPoints:
     total = [one.total for one in found if one.total is not None]
     T = np.array([one.observed.temperature_K for one in found], float)
     hidden = np.array([d.below_detection for d in total])
-    shown = np.array([d.detection_limit if d.below_detection else d.D for d in total])
+    shown = np.array([d.interval[1] if d.below_detection else d.D for d in total])
     paper = np.array([np.nan if one.paper is None else one.paper.average for one in found])
     line, values, band, label = np.zeros(0), np.zeros(0), np.zeros((0, 2)), ""
     if over.fit is not None:

@@ -116,6 +116,8 @@ def run(options: argparse.Namespace) -> int:
             raise fail(f"--{name.replace('_', '-')} {getattr(options, name)}", "at least 1")
     if options.repeat is not None and min(options.repeat) < 1:
         raise fail(f"--repeat {options.repeat}", "three numbers of at least 1")
+    if not options.ballistic > 0:
+        raise fail(f"--ballistic {options.ballistic}", "a positive time in ps")
     if min(options.temperature) <= 0:
         raise fail(f"a temperature of {min(options.temperature):g} K", "positive ones")
     settings = settings_of(options)

@@ -49,7 +49,7 @@ def printed_rows(record: Record) -> list[Record]:
 def _diffusion(found: Record) -> Record:
     low, high = found["D_interval_A2_ps"]
     if found["D_censored"]:
-        text = f"< {_scientific(found['D_detection_limit_A2_ps'])}"
+        text = f"< {_scientific(high)}"  # the bound; the limit of detection is not one
     else:
         text = _scientific(found["D_A2_ps"])
         if {"subdiffusive", "too_short"} & set(found["D_flags"]):  # not yet that of diffusion
