@@ -14,6 +14,7 @@ from phojax.io.structures import write_structure
 from phojax.io.trajectory_writers import write_ase_traj, write_extxyz, write_trajectory_npz
 from phojax.io.volumetric import write_chgcar, write_cube
 from phojax.md.density import IonDensity
+from phojax.md.diffusion import Diffusion
 from phojax.md.trajectory import Trajectory
 from phojax.md.transport import Activation, Observed, Transport, activation, transport
 from phojax.md.transport_record import activation_record, transport_record
@@ -48,6 +49,7 @@ def write_transport(
     charge: float,
     figures: bool,
     phonons: pathlib.Path | None = None,
+    sources: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write everything but the record of one input, and return that.
 
@@ -60,6 +62,7 @@ def write_transport(
         charge: Of a mobile ion, in e.
         figures: Whether there are any.
         phonons: Record of phonons of the same crystal, or a folder of such, by name.
+        sources: What each temperature is from, for titles; by default that of the record.
 
     Raises:
         InputError: no record of phonons there.
@@ -69,9 +72,10 @@ def write_transport(
     write_structure(folder / "structure.extxyz", crystal)
     found = [transport(one, begin_ps=begin_ps, charge=charge) for one in observed]
     records = {}
-    for one in found:
+    for place, one in enumerate(found):
         label = temperature_label(one.observed.temperature_K)
-        title = f"{record['formula']}, {label}, {record['source']}"
+        source = sources[place] if sources else record["source"]
+        title = f"{record['formula']}, {label}, {_brief(source)}"
         drawn = _figure(one, crystal, title, cutoff) if figures else None
         records[label.removesuffix(" K")] = _written(folder, label, one, crystal, drawn)
         record["flags"] += [f for f in one.flags if f not in record["flags"]]
@@ -84,7 +88,9 @@ def write_transport(
         record["acoustic_cutoff_THz"] = cutoff
     if figures and len(found) > 1 and all(one.total is not None for one in found):
         drawn = arrhenius_figure(
-            f"{record['formula']}, {record['source']}", record["mobile"], _points(found, over)
+            f"{record['formula']}, {_brief(record['source'])}",
+            record["mobile"],
+            _points(found, over),
         )
         save_figure(drawn, folder / "arrhenius")
     return record
@@ -93,6 +99,11 @@ def write_transport(
 def temperature_label(temperature_K: float | None) -> str:
     """Return the name of a temperature: "800 K", or "unknown"."""
     return "unknown" if temperature_K is None else f"{temperature_K:g} K"
+
+
+def _brief(text: str, most: int = 44) -> str:
+    """Return a text that fits into a title."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def acoustic_cutoff(phonons: pathlib.Path, name: str) -> float:
@@ -180,15 +191,23 @@ def _curves(found: Transport) -> DisplacementCurves:
     stats, total = found.observed.statistics, found.total
     symbols = {chemical_symbols[z]: stats.msd(z) for z in stats.species}
     if total is None:
-        return DisplacementCurves(stats.lags_ps, symbols, None, 0, (0, 0), 0, "", False)
+        return DisplacementCurves(stats.lags_ps, symbols, None, 0, (0, 0), 0, "", "")
     low, high = total.interval
-    label = f"D = {total.D:.3g} Å²/ps, 95 %: {low:.2g} to {high:.2g}"
+    label = f"D = {total.D:.3g} Å²/ps, 95 %: {low:.3g} to {high:.3g}"
     if total.below_detection:
-        label = f"D < {total.interval[1]:.2g} Å²/ps (95 %)"
+        label = f"D < {high:.3g} Å²/ps (95 %)"
     return DisplacementCurves(
         stats.lags_ps, symbols, (float(total.lags_ps[0]), float(total.lags_ps[-1])),
-        6 * total.D, (6 * low, 6 * high), total.intercept, label, total.below_detection,
+        6 * total.D, (6 * low, 6 * high), total.intercept, label, _doubt(total),
     )  # fmt: skip
+
+
+def _doubt(total: Diffusion) -> str:
+    """Return why there is a bound only."""
+    if not total.below_detection:
+        return ""
+    bent = total.subdiffusive and total.poor_fit
+    return "not on a line: a bound only" if bent else "below the detection limit"
 
 
 def _spectra(found: Transport, cutoff: float | None) -> Spectra | None:
@@ -223,8 +242,9 @@ def _points(found: Sequence[Transport], over: Activation) -> ArrheniusPoints:
         low, high = over.fit.activation_interval_meV
         label = f"{over.fit.activation_meV:.0f} meV, 95 %: {low:.0f} to {high:.0f}"
     return ArrheniusPoints(
-        T, shown, np.array([d.interval for d in total]), hidden, paper, line, values, band, label
-    )
+        T, shown, np.array([d.interval for d in total]), hidden, np.array(over.left_out, bool),
+        paper, line, values, band, label or "no line: fewer than two temperatures take part",
+    )  # fmt: skip
 
 
 def _map(found: Transport, crystal: Structure) -> DensityMap | None:

@@ -12,7 +12,7 @@ from ase.formula import Formula
 from phojax.campaign.transport_files import FILES, temperature_label, write_transport
 from phojax.checks import InputError, fail
 from phojax.cli.jobs import Job, named_jobs
-from phojax.cli.md import add_analysis, printed
+from phojax.cli.md import add_analysis, check_analysis, check_temperatures, printed
 from phojax.cli.options import add_common
 from phojax.cli.progress import Progress
 from phojax.cli.recorded import check_out, recorded
@@ -73,8 +73,8 @@ def run(options: argparse.Namespace) -> int:
     given = options.temperature
     if given is not None and len(given) != len(paths):
         raise fail(f"{len(given)} temperatures for {len(paths)} trajectories", "one for each")
-    if given is not None and min(given) <= 0:
-        raise fail(f"a temperature of {min(given):g} K", "positive ones")
+    check_temperatures(given or [])
+    check_analysis(options)
     if options.mobile not in atomic_numbers:
         raise fail(f"mobile element {options.mobile!r}", "a chemical symbol such as Na")
     if options.interval is not None and not options.interval > 0:
@@ -151,7 +151,8 @@ def _record(
             progress("jumps", 0, 0)
             label = temperature_label(T).removesuffix(" K")
             jumps[label], more = _jumps(frames, seen, options)
-            notes += [f"{job.path.name}: {note}" for note in (*frames.notes, *more)]
+            of = f"{job.path.name}: " if len(group) > 1 else ""
+            notes += [f"{of}{note}" for note in (*frames.notes, *more)]
         assert first is not None
         record: dict[str, Any] = {
             "name": group[0].name,
@@ -173,6 +174,7 @@ def _record(
             charge=options.charge,
             phonons=options.phonons,
             figures=not options.no_figures,
+            sources=[job.path.name for job in group],
         )
         for label, found in jumps.items():
             if found is not None:

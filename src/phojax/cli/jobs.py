@@ -47,9 +47,12 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
 def named_jobs(inputs: list[pathlib.Path], out: pathlib.Path) -> list[Job]:
     """Return one job per input, its folder in `out`; InputError where names collide."""
     stems = [_stem(path) for path in inputs]
+    files = [path.name.replace(".", "-") for path in inputs]
     jobs, taken = [], set()
-    for path, stem in zip(inputs, stems, strict=True):
-        name = stem if stems.count(stem) == 1 else f"{path.resolve().parent.name}-{stem}"
+    for path, stem, file in zip(inputs, stems, files, strict=True):
+        name = stem
+        if stems.count(stem) > 1:  # the same name in two folders, or with two suffixes
+            name = file if files.count(file) == 1 else f"{path.resolve().parent.name}-{stem}"
         if name in taken:
             raise fail(f"two inputs that would be called {name}", "different names",
                        "Rename one of the files, or run them apart")  # fmt: skip

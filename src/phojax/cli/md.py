@@ -1,7 +1,9 @@
 """`phojax md`: structures to molecular dynamics, diffusion, spectra and channels."""
 
 import argparse
+import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from ase.data import atomic_numbers
@@ -19,7 +21,7 @@ from phojax.campaign.md_runs import (
 from phojax.campaign.transport_files import FILES, write_trajectories, write_transport
 from phojax.checks import InputError, fail
 from phojax.cli.jobs import Job, named_jobs, structure_input
-from phojax.cli.options import add_common, settings_of
+from phojax.cli.options import add_common, settings_of, whole_number
 from phojax.cli.progress import Progress
 from phojax.cli.recorded import check_out, recorded
 from phojax.cli.table import text_of, write_csv
@@ -54,9 +56,9 @@ def add_parser(commands) -> None:
         help="as `phojax potentials` lists them (default: chgnet)")  # fmt: skip
     add("--temperature", nargs="+", type=float, default=[800.0], metavar="T",
         help="temperatures in K (default: 800)")  # fmt: skip
-    add("--steps", type=int, default=default.steps, metavar="N",
+    add("--steps", type=whole_number, default=default.steps, metavar="N",
         help=f"steps that count (default: {default.steps})")  # fmt: skip
-    add("--equilibration", type=int, default=default.equilibration_steps, metavar="N",
+    add("--equilibration", type=whole_number, default=default.equilibration_steps, metavar="N",
         help=f"steps before them (default: {default.equilibration_steps})")  # fmt: skip
     add("--timestep", type=float, default=default.timestep_fs, metavar="fs",
         help=f"(default: {default.timestep_fs})")  # fmt: skip
@@ -103,6 +105,21 @@ def add_analysis(parser) -> None:
         "acoustic cutoff is recorded and drawn")  # fmt: skip
 
 
+def check_analysis(options: argparse.Namespace) -> None:
+    """Raise InputError where options of the analysis have no meaning."""
+    if not (math.isfinite(options.ballistic) and options.ballistic > 0):
+        raise fail(f"--ballistic {options.ballistic:g}", "a positive time in ps")
+    if not math.isfinite(options.charge) or options.charge == 0:
+        raise fail(f"--charge {options.charge:g}", "a charge in e, not 0")
+
+
+def check_temperatures(given: Sequence[float]) -> None:
+    """Raise InputError for temperatures without meaning."""
+    for T in given:
+        if not (math.isfinite(T) and T > 0):
+            raise fail(f"a temperature of {T:g} K", "positive ones")
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     protocol = Protocol(
@@ -116,10 +133,8 @@ def run(options: argparse.Namespace) -> int:
             raise fail(f"--{name.replace('_', '-')} {getattr(options, name)}", "at least 1")
     if options.repeat is not None and min(options.repeat) < 1:
         raise fail(f"--repeat {options.repeat}", "three numbers of at least 1")
-    if not options.ballistic > 0:
-        raise fail(f"--ballistic {options.ballistic}", "a positive time in ps")
-    if min(options.temperature) <= 0:
-        raise fail(f"a temperature of {min(options.temperature):g} K", "positive ones")
+    check_temperatures(options.temperature)
+    check_analysis(options)
     settings = settings_of(options)
     jobs = named_jobs(options.inputs, options.out)
     work = _Work(jobs, settings, protocol, options)
@@ -252,7 +267,7 @@ class _Work:
         mobile = atomic_numbers[options.mobile]
         observed = observed_of(done, mobile)
         if not observed:
-            raise InputError("no system lasted: " + "; ".join(why))
+            raise InputError("no system lasted: " + ("; ".join(why) or "no two frames of it"))
         if options.trajectory:
             assert done.trajectories is not None
             for n, T, r in zip(done.numbers, done.temperatures, done.replicas, strict=True):

@@ -8,6 +8,14 @@ from phojax.cli.exports import EXPORTS
 from phojax.screening.settings import PhononSettings
 
 
+def whole_number(text: str) -> int:
+    """Return a whole number; 1e5 is one as well."""
+    value = float(text)
+    if value != int(value):
+        raise ValueError(f"{text}; expected a whole number")
+    return int(value)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add inputs and options of `phojax phonons` to a parser."""
     default = PhononSettings()

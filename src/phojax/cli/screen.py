@@ -14,7 +14,7 @@ from phojax.campaign.settings import DynamicsSettings, ScreenSettings
 from phojax.campaign.store import Store
 from phojax.campaign.table import export_table, table_of
 from phojax.checks import fail
-from phojax.cli.options import add_common, settings_of
+from phojax.cli.options import add_common, settings_of, whole_number
 from phojax.cli.progress import Progress, seconds
 from phojax.cli.recorded import check_out
 from phojax.cli.table import text_of
@@ -67,9 +67,9 @@ def add_parser(commands) -> None:
         "highest temperature)")  # fmt: skip
     add("--md-temperature", nargs="+", type=float, default=[800.0], metavar="T",
         help="K (default: 800)")  # fmt: skip
-    add("--md-steps", type=int, default=default.steps, metavar="N",
+    add("--md-steps", type=whole_number, default=default.steps, metavar="N",
         help=f"that count (default: {default.steps})")  # fmt: skip
-    add("--md-equilibration", type=int, default=default.equilibration_steps, metavar="N",
+    add("--md-equilibration", type=whole_number, default=default.equilibration_steps, metavar="N",
         help=f"steps before them (default: {default.equilibration_steps})")  # fmt: skip
     add("--md-timestep", type=float, default=default.timestep_fs, metavar="fs",
         help=f"(default: {default.timestep_fs})")  # fmt: skip

@@ -58,12 +58,20 @@ def _diffusion(found: Record) -> Record:
         "D/(Å²/ps)": text,
         "95 %": f"{_scientific(low)}…{_scientific(high)}",
         "D/(cm²/s)": "" if found["D_censored"] else _scientific(found["D_A2_ps"] * CM2_S_PER_A2_PS),
-        "paper": _scientific(found.get("D_paper_A2_ps")),
-        "Haven": _number(found.get("haven_ratio"), 2),
+        "D by origin": _scientific(found.get("D_paper_A2_ps")),
+        "Haven": _ranged(found.get("haven_ratio"), found.get("haven_ratio_interval")),
         "σNE/(S/cm)": ""
         if found["D_censored"]
         else _scientific(found.get("conductivity_nernst_einstein_S_cm")),
     }
+
+
+def _ranged(value: float | None, interval: list[float] | None) -> str:
+    """Return a value with its interval, nothing where it is not known."""
+    if value is None or value != value:
+        return ""
+    low, high = interval or (float("nan"), float("nan"))
+    return f"{value:.2f} ({_number(low, 2) or '0'}…{_number(high, 2) or '∞'})"
 
 
 def _framework(found: Record) -> str:

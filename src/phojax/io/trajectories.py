@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 import ase.io
 import numpy as np
 from ase.geometry.minkowski_reduction import minkowski_reduce
+from ase.io.formats import UnknownFileTypeError
 from jaxtyping import Float
 
 from phojax.checks import InputError, fail
@@ -96,6 +97,12 @@ def _frames(path: pathlib.Path, types: Types | None) -> Iterator[Frame]:
         head = "".join(line for line, _ in zip(file, range(8), strict=False))
     if head.startswith("ITEM:"):
         return lammps_frames(path, types)
+    if types is not None:
+        raise fail(
+            "elements of types for a file that is no LAMMPS dump",
+            "a dump, which begins with ITEM:",
+            "Leave out types=…, or --types: this file names its elements itself",
+        )
     if "<modeling>" in head:
         return vasprun_frames(path)
     if "Direct configuration" in head or "XDATCAR" in path.name.upper():
@@ -159,6 +166,12 @@ def _follow(run: _Run, frames: Iterator[Frame], start: int) -> None:
         if not run.positions:
             raise fail("it ends inside its first frame", "complete frames") from error
         run.notes.append(f"the file ends inside frame {number + 1}, which is left out")
+    except UnknownFileTypeError as error:
+        raise fail(
+            "a file of no format that is known",
+            "extxyz, .traj, XDATCAR, vasprun.xml, a LAMMPS text dump (it begins with ITEM:) or the "
+            ".npz of phojax md",
+        ) from error
     except Exception as error:  # every parser fails in its own way
         raise fail(
             f"frame {number + 1} cannot be read ({type(error).__name__}: {error})",
@@ -211,6 +224,14 @@ def _check_same(frame: Frame, first: Frame, number: int) -> None:
             f"frame {number} has element {frame.numbers[at]} as atom {at + 1}",
             f"{first.numbers[at]} as in the first frame: the order of the atoms must not change",
             "Sort the frames (LAMMPS: dump_modify sort id)",
+        )
+    lost = np.flatnonzero(~np.isfinite(frame.positions).all(axis=1))
+    if len(lost):
+        raise fail(
+            f"frame {number} has no finite position of atom {int(lost[0]) + 1}"
+            + (f" and {len(lost) - 1} others" if len(lost) > 1 else ""),
+            "finite positions",
+            "The run blew up there, or the file is damaged: keep the frames before",
         )
     change = _change(frame.cell, first.cell)
     if change > _STEADY_CELL:
@@ -275,7 +296,7 @@ def _interval(run: _Run, given: float | None) -> float:
             "the time between frames is not in the file"
             + ("" if held is None else " (it holds times, but not their unit)"),
             "a time",
-            "Give it: interval_ps=…, or --interval in ps",
+            "Give it: --interval in ps (interval_ps=…)",
         )
     if given is None:
         assert known is not None

@@ -314,7 +314,7 @@ def _lammps_numbers(columns: dict[str, np.ndarray], types: Types | None) -> np.n
         raise fail(
             f"columns {' '.join(columns)}, which name no element",
             "a column `element`, or the element of every type",
-            "Give the elements in the order of the types",
+            "Give the elements in the order of the types: --types Na Cl (types=…)",
         )
     known = types if isinstance(types, Mapping) else dict(enumerate(types, 1))
     found = columns["type"].astype(int)

@@ -58,7 +58,8 @@ class Diffusion:
         log_slope_error: Standard error of it.
         events: Variance over that of Gaussian ions, from the scatter between ions.
         concert: Variance over that of independent ions, from the scatter between sections.
-        below_detection: D is censored: nothing but `interval[1]` is known.
+        below_detection: D is censored: nothing but `interval[1]` is known. So are curves that bend
+            (subdiffusive and a poor fit): their slope only falls further.
         too_short: The longest lag is less than four times the first.
         subdiffusive: The log slope is below 0.75, beyond its error or in a poor fit.
         begins_late: The fit begins later than asked for, because the points were not on a line.
@@ -221,6 +222,9 @@ def estimated(
     left = len(msd) - 2
     p = float(stats.chi2.sf(chi2, left)) if left > 0 else 1.0
     alpha, alpha_error = _log_slope(line.lags_ps, msd, covariance)
+    subdiffusive = bool(alpha + (0 if p < _POOR else 2 * alpha_error) < _SUB)
+    if subdiffusive and p < _POOR:
+        low = 0.0
     g = together or Concert()
     alone = stats.chi2.sf(g.ratio * g.freedom, g.freedom) if g.freedom > 0 else 1.0
     return Diffusion(
@@ -242,7 +246,7 @@ def estimated(
         concert=g.ratio,
         below_detection=low <= 0,
         too_short=bool(line.lags_ps[-1] < _SHORT * line.lags_ps[0]),
-        subdiffusive=bool(alpha + (0 if p < _POOR else 2 * alpha_error) < _SUB),
+        subdiffusive=subdiffusive,
         poor_fit=p < _POOR,
         in_concert=bool(alone < 0.01),
     )

@@ -63,7 +63,11 @@ def displacement_statistics(
     if not len(taken) or taken[0] < 1 or taken[-1] >= frames or np.any(np.diff(taken) < 1):
         raise fail(f"lags {list(taken[:5])} … of {frames} frames", "ascending, 1 … frames - 1")
     if not 1 <= sections <= frames:
-        raise fail(f"{sections} sections of {frames} frames", "at least 1, at most a frame each")
+        raise fail(
+            f"{frames} frames in {sections} sections",
+            "at least 1 section, of at least 1 frame each",
+            "Run longer, or write frames more often",
+        )
     x = _relative(trajectory, mobile)
     numbers = np.asarray(trajectory.numbers)
     species = np.unique(numbers[numbers > 0])

@@ -185,8 +185,8 @@ def site_jumps(
     notes = []
     if core_share < 0.5:
         notes.append(
-            f"ions are inside the cores for {core_share:.0%} of the time: sites may be missing or "
-            "the cores too small"
+            f"ions are within {radius:.2g} Å of a site for only {core_share:.0%} of the time: "
+            "sites may be missing, or this radius too small"
         )
     return JumpStatistics(
         home,

@@ -62,6 +62,12 @@ class Protocol:
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise fail(f"{name} {getattr(self, name)}", f"at least {least}")
+        if self.steps < 2 * self.frame_every:
+            raise fail(
+                f"{self.steps} steps with a frame every {self.frame_every}",
+                "at least two frames",
+                "Make more steps, or frames more often",
+            )
 
     @property
     def equilibration_frames(self) -> int:

@@ -43,8 +43,13 @@ from phojax.md.vdos import (
     velocity_autocorrelation,
 )
 
+SECTIONS = 8
+"""Parts of a trajectory whose scatter is looked at."""
+
 SMOOTHING = 0.3
 """Å, width of the Gaussian that densities are smoothed with before channels are looked for."""
+
+_TEMPERATURE_OFF = (0.5, 1.5)  # kinetic over stated temperature, beyond which something is wrong
 
 _NOT_DIFFUSION = {
     "framework_moves": "the framework moves",
@@ -88,6 +93,24 @@ class Observed:
     def mobile(self) -> int:
         """Atomic number of the mobile ion."""
         return self.statistics.mobile
+
+    @property
+    def kinetic_K(self) -> float:
+        """Kinetic temperature over all atoms, K; NaN where no velocities are known."""
+        if self.vacf is None:
+            return float("nan")
+        atoms = np.array(self.vacf.atoms)
+        return float(self.vacf.temperatures_K @ atoms / atoms.sum())
+
+    @property
+    def temperature_off(self) -> bool:
+        """Whether the atoms move at quite another temperature than the one stated."""
+        if self.temperature_K is None or self.vacf is None:
+            return False
+        low, high = _TEMPERATURE_OFF
+        ratio = self.kinetic_K / self.temperature_K
+        # Differences over long intervals miss much of the motion: little is no wonder then.
+        return ratio > high or (ratio < low and not self.vacf.differenced)
 
     @property
     def ions_per_A3(self) -> float:
@@ -137,6 +160,8 @@ class Transport:
         if self.framework is not None and not self.framework.holds:
             whole = self.observed.polyanions
             names.append("polyanions_rotate" if whole and whole.holds else "framework_moves")
+        if self.observed.temperature_off:
+            names.append("temperature_off")
         return tuple(names)
 
 
@@ -217,7 +242,7 @@ def observed_of_trajectory(
     grid_shape(run.cell, spacing)
     return Observed(
         temperature_K=temperature_K,
-        statistics=displacement_statistics(run, mobile),
+        statistics=displacement_statistics(run, mobile, sections=min(SECTIONS, len(run))),
         first_msd=(single_origin_msd(run, mobile),),
         vacf=velocity_autocorrelation(run) if len(run) >= 8 else None,
         density=ion_density(run, mobile, spacing=spacing),
@@ -301,9 +326,13 @@ def transport(observed: Observed, *, begin_ps: float = 2.0, charge: float = 1.0)
         opening=None if smooth is None else tried("opening", lambda: percolation(smooth)),
         notes=(),
     )
-    return replace(
-        found, notes=tuple(f"no {', '.join(whats)}: {why}" for why, whats in missing.items())
-    )
+    notes = [f"no {', '.join(whats)}: {why}" for why, whats in missing.items()]
+    if observed.temperature_off:
+        notes.append(
+            f"the atoms move as at {observed.kinetic_K:.3g} K, not {T:g} K: check the temperature "
+            "and the time between frames"
+        )
+    return replace(found, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -314,29 +343,37 @@ class Activation:
         fit: With errors, censored temperatures as such.
         paper: Of the fits through the origin.
         notes: Why one is missing.
+        left_out: Of each of the runs, whether it takes no part because it shows no diffusion yet.
     """
 
     fit: Arrhenius | None
     paper: Arrhenius | None
     notes: tuple[str, ...]
+    left_out: tuple[bool, ...]
 
 
 def activation(found: Sequence[Transport]) -> Activation:
     """Return the activation energy from several temperatures; those whose host moves left out."""
     notes: list[str] = []
     kept = []
-    for one in found:
-        T = one.observed.temperature_K
-        if T is None or one.total is None:
-            continue
+    known = [o for o in found if o.observed.temperature_K is not None and o.total is not None]
+    several = len({one.observed.temperature_K for one in known}) > 1
+    for one in known:
         why = [said for flag, said in _NOT_DIFFUSION.items() if flag in one.flags]
-        if why:
+        if not why:
+            kept.append(one)
+        elif several:
+            T = one.observed.temperature_K
             notes.append(f"{T:g} K takes no part in the activation energy: {', '.join(why)}")
-            continue
-        kept.append(one)
+    left_out = tuple(
+        any(one is other for other in known) and not any(one is other for other in kept)
+        for one in found
+    )
     T = np.array([one.observed.temperature_K for one in kept], float)
     if len(np.unique(T)) < 2:
-        return Activation(None, None, tuple(notes))
+        if several:
+            notes.append("no activation energy: fewer than two temperatures take part")
+        return Activation(None, None, tuple(notes), left_out)
     fit = paper = None
     try:
         fit = arrhenius(T, [one.total for one in kept if one.total is not None])
@@ -347,7 +384,7 @@ def activation(found: Sequence[Transport]) -> Activation:
         paper = arrhenius_fit(T[origin > 0], origin[origin > 0])
     except InputError as error:
         notes.append(f"no activation energy by fits through the origin: {error}")
-    return Activation(fit, paper, tuple(notes))
+    return Activation(fit, paper, tuple(notes), left_out)
 
 
 def _from_rest(msd: Float[np.ndarray, "frame species 3"]) -> Float[np.ndarray, "later species 3"]:

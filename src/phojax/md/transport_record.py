@@ -29,6 +29,7 @@ def transport_record(found: Transport) -> Record:
         "mobile_per_A3": seen.ions_per_A3,
     }
     if seen.vacf is not None:
+        record["temperature_kinetic_K"] = seen.kinetic_K
         record["temperature_by_species_K"] = {
             chemical_symbols[z]: float(T)
             for z, T in zip(seen.vacf.species, seen.vacf.temperatures_K, strict=True)

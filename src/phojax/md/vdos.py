@@ -199,7 +199,11 @@ def vdos_from_vacf(
     window = longest if window_ps is None else min(window_ps, longest)
     points = round(window / interval_ps)
     if points < 4 or padding < 1:
-        raise fail(f"window {window:.3g} ps, padding {padding}", "at least 4 intervals, at least 1")
+        raise fail(
+            f"frames {interval_ps:.3g} ps apart, a window of {window:.3g} ps, padding {padding}",
+            "a window of at least 4 frames, a padding of at least 1",
+            "Write frames more often, or run longer",
+        )
     total = np.concatenate([vacf, vacf.sum(axis=1, keepdims=True)], axis=1)[: points + 1]
     hann = np.cos(0.5 * np.pi * np.arange(points + 1) / points) ** 2
     # an even function of τ: its cosine transform, trapezoids, is that of a periodic sequence

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from phojax.plots.panels import species_colours
 from phojax.plots.style import ALERT, GREY, INK, LARGE, MOBILE, NORMAL, SMALL
@@ -22,7 +23,7 @@ class DisplacementCurves:
         slope_interval: Its 95 % interval.
         intercept: Å².
         label: What the fit says, for the legend.
-        censored: Whether diffusion is below the detection limit.
+        doubt: Why there is a bound only; empty where there is a value.
     """
 
     lags_ps: np.ndarray
@@ -32,7 +33,7 @@ class DisplacementCurves:
     slope_interval: tuple[float, float]
     intercept: float
     label: str
-    censored: bool
+    doubt: str
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,10 @@ class ArrheniusPoints:
 
     Attributes:
         temperatures_K: K.
-        diffusion: Å²/ps; of censored points the detection limit.
+        diffusion: Å²/ps; of censored points the upper end of the interval.
         interval: 95 % interval, (temperature, 2).
-        censored: Below the detection limit.
+        censored: Only that upper end is known.
+        left_out: No part in the fit: not diffusion yet, or not of a host at rest.
         paper: Fits through the origin, NaN where there are none.
         line_K: Temperatures of the fitted line; empty without one.
         line: Å²/ps.
@@ -93,6 +95,7 @@ class ArrheniusPoints:
     diffusion: np.ndarray
     interval: np.ndarray
     censored: np.ndarray
+    left_out: np.ndarray
     paper: np.ndarray
     line_K: np.ndarray
     line: np.ndarray
@@ -139,16 +142,17 @@ def draw_displacements(axes: Axes, curves: DisplacementCurves, mobile: str) -> N
         # About the middle of the fit, where slope and intercept do not pull at each other.
         middle = curves.intercept + curves.slope * x.mean()
         low, high = (middle + s * (x - x.mean()) for s in curves.slope_interval)
-        axes.fill_between(x, np.minimum(low, high), np.maximum(low, high), color=GREY, alpha=0.25)
+        axes.fill_between(x, np.minimum(low, high), np.maximum(low, high), color=GREY, alpha=0.25,
+                          label="slopes in the 95 % interval")  # fmt: skip
         axes.set_xlim(0, end * 1.15)
         shown = t <= end * 1.15
         top = max(float(np.max(v[shown], initial=0.0)) for v in curves.by_species.values())
-        axes.set_ylim(0, 1.1 * top if top > 0 else 1.0)
+        axes.set_ylim(0, 1.45 * top if top > 0 else 1.0)  # room for the legend
     axes.set_xlabel("Time (ps)", fontsize=NORMAL)
     axes.set_ylabel("Mean squared displacement (Å²)", fontsize=NORMAL)
     axes.legend(fontsize=SMALL, frameon=False, loc="upper left")
-    if curves.censored:
-        axes.text(0.97, 0.04, "below the detection limit", color=ALERT, fontsize=SMALL,
+    if curves.doubt:
+        axes.text(0.97, 0.04, curves.doubt, color=ALERT, fontsize=SMALL,
                   ha="right", transform=axes.transAxes)  # fmt: skip
 
 
@@ -170,7 +174,7 @@ def draw_spectra(axes: Axes, spectra: Spectra, mobile: str) -> None:
                      label=f"acoustic cutoff {spectra.acoustic_cutoff_THz:.2f} THz")  # fmt: skip
     axes.set_xlim(0, spectra.highest_THz)
     most = max(float(np.max(v[shown], initial=0.0)) for v in spectra.by_species.values())
-    axes.set_ylim(0, 1.3 * most if most > 0 else 1.0)  # room for the legend
+    axes.set_ylim(0, 1.5 * most if most > 0 else 1.0)  # room for the legend
     axes.set_xlabel("Frequency (THz)", fontsize=NORMAL)
     axes.set_ylabel("Vibrational density of states (1/THz)", fontsize=NORMAL)
     axes.legend(fontsize=SMALL, frameon=False, loc="upper right")
@@ -189,8 +193,11 @@ def draw_density(figure: Figure, axes: Axes, density: DensityMap, mobile: str) -
         axes.scatter(places[:, 0], places[:, 1], s=7, color=colours[symbol], edgecolors="white",
                      linewidths=0.4, label=symbol)  # fmt: skip
     axes.set_aspect("equal")
-    axes.set_xlabel(f"Å, density of {mobile} averaged along {density.axis}", fontsize=NORMAL)
-    axes.set_title(density.label, fontsize=SMALL)
+    first, second = (name for name in "abc" if name != density.axis)
+    axes.set_xlabel(f"Along {first} (Å)", fontsize=NORMAL)
+    axes.set_ylabel(f"In the plane of {first} and {second} (Å)", fontsize=NORMAL)
+    told = f"{mobile} averaged along {density.axis}"
+    axes.set_title(f"{told}; {density.label}" if density.label else told, fontsize=SMALL)
     bar = figure.colorbar(mesh, ax=axes, shrink=0.8)
     bar.set_label("Density (Å⁻³)", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
@@ -203,17 +210,22 @@ def arrhenius_figure(title: str, mobile: str, points: ArrheniusPoints) -> Figure
     figure = Figure(figsize=(4.2, 3.6), layout="constrained")
     axes = figure.subplots()
     x = 1e3 / points.temperatures_K
-    seen = ~points.censored
-    below = points.diffusion[seen] - points.interval[seen, 0]
-    # An interval that reaches below zero has no lower end on a logarithmic axis.
-    lower = np.where(points.interval[seen, 0] > 0, below, 0.9 * points.diffusion[seen])
-    upper = np.maximum(points.interval[seen, 1] - points.diffusion[seen], 0)
-    axes.errorbar(x[seen], points.diffusion[seen], yerr=[np.maximum(lower, 0), upper], fmt="o",
-                  color=MOBILE, ms=4, capsize=2, lw=1.0, label=f"D of {mobile}, 95 %")  # fmt: skip
+    for left_out, label, fill in (
+        (False, f"D of {mobile}, 95 %", MOBILE),
+        (True, "takes no part in the line", "white"),
+    ):
+        seen = ~points.censored & (points.left_out == left_out)
+        if not seen.any():
+            continue
+        D, (low, high) = points.diffusion[seen], points.interval[seen].T
+        # An interval that reaches below zero has no lower end on a logarithmic axis.
+        lower = np.maximum(np.where(low > 0, D - low, 0.9 * D), 0)
+        axes.errorbar(x[seen], D, yerr=[lower, np.maximum(high - D, 0)], fmt="o", color=MOBILE,
+                      mfc=fill, ms=4, capsize=2, lw=1.0, label=label)  # fmt: skip
     if points.censored.any():
-        axes.errorbar(x[points.censored], points.diffusion[points.censored],
-                      yerr=0.4 * points.diffusion[points.censored], uplims=True, fmt="_",
-                      color=ALERT, ms=6, lw=1.0, label="detection limit")  # fmt: skip
+        bounds = points.diffusion[points.censored]
+        axes.plot(x[points.censored], bounds, ls="", marker=r"$\downarrow$", color=ALERT, ms=9,
+                  label="D is below (95 %)")  # fmt: skip
     kept = np.isfinite(points.paper) & (points.paper > 0)
     if kept.any():
         axes.plot(x[kept], points.paper[kept], "x", color=GREY, ms=4,
@@ -222,9 +234,13 @@ def arrhenius_figure(title: str, mobile: str, points: ArrheniusPoints) -> Figure
         axes.plot(1e3 / points.line_K, points.line, color=INK, lw=1.0, label=points.label)
         axes.fill_between(1e3 / points.line_K, points.band[:, 0], points.band[:, 1], color=GREY,
                           alpha=0.25)  # fmt: skip
+    elif points.label:
+        axes.plot([], [], " ", label=points.label)
     axes.set_yscale("log")
+    if np.ptp(np.log10(axes.get_ylim())) < 1:  # ticks between powers of ten, without crowding
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.set_xlabel("1000 / T (1/K)", fontsize=NORMAL)
     axes.set_ylabel("Diffusion coefficient (Å²/ps)", fontsize=NORMAL)
-    axes.set_title(title, fontsize=LARGE)
+    axes.set_title(title, fontsize=NORMAL)
     axes.legend(fontsize=SMALL, frameon=False)
     return figure
