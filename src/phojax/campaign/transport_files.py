@@ -88,7 +88,8 @@ def write_transport(
         record["acoustic_cutoff_THz"] = cutoff
     if figures and len(found) > 1 and all(one.total is not None for one in found):
         drawn = arrhenius_figure(
-            f"{record['formula']}, {_brief(record['source'])}",
+            f"{record['formula']}, "
+            + (f"{len(sources)} trajectories" if len(sources) > 1 else _brief(record["source"])),
             record["mobile"],
             _points(found, over),
         )
@@ -243,7 +244,7 @@ def _points(found: Sequence[Transport], over: Activation) -> ArrheniusPoints:
         label = f"{over.fit.activation_meV:.0f} meV, 95 %: {low:.0f} to {high:.0f}"
     return ArrheniusPoints(
         T, shown, np.array([d.interval for d in total]), hidden, np.array(over.left_out, bool),
-        paper, line, values, band, label or "no line: fewer than two temperatures take part",
+        paper, line, values, band, label or "no line: fewer than two detected points",
     )  # fmt: skip
 
 

@@ -360,6 +360,9 @@ def activation(found: Sequence[Transport]) -> Activation:
     several = len({one.observed.temperature_K for one in known}) > 1
     for one in known:
         why = [said for flag, said in _NOT_DIFFUSION.items() if flag in one.flags]
+        if one.total is not None and one.total.below_detection and not one.total.poor_fit:
+            # Flat because nothing diffuses: a bound, which is what the fit needs.
+            why = [said for said in why if said != _NOT_DIFFUSION["subdiffusive"]]
         if not why:
             kept.append(one)
         elif several:

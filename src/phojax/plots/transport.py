@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from phojax.plots.panels import species_colours
 from phojax.plots.style import ALERT, GREY, INK, LARGE, MOBILE, NORMAL, SMALL
@@ -224,8 +224,9 @@ def arrhenius_figure(title: str, mobile: str, points: ArrheniusPoints) -> Figure
                       mfc=fill, ms=4, capsize=2, lw=1.0, label=label)  # fmt: skip
     if points.censored.any():
         bounds = points.diffusion[points.censored]
-        axes.plot(x[points.censored], bounds, ls="", marker=r"$\downarrow$", color=ALERT, ms=9,
-                  label="D is below (95 %)")  # fmt: skip
+        axes.errorbar(x[points.censored], bounds, yerr=0.3 * bounds, uplims=True, fmt="none",
+                      color=ALERT, lw=1.0)  # fmt: skip
+        axes.plot(x[points.censored], bounds, "_", color=ALERT, ms=8, label="D is below (95 %)")
     kept = np.isfinite(points.paper) & (points.paper > 0)
     if kept.any():
         axes.plot(x[kept], points.paper[kept], "x", color=GREY, ms=4,
@@ -237,8 +238,10 @@ def arrhenius_figure(title: str, mobile: str, points: ArrheniusPoints) -> Figure
     elif points.label:
         axes.plot([], [], " ", label=points.label)
     axes.set_yscale("log")
-    if np.ptp(np.log10(axes.get_ylim())) < 1:  # ticks between powers of ten, without crowding
-        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    if np.ptp(np.log10(axes.get_ylim())) < 2:  # ticks between powers of ten, without crowding
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel("1000 / T (1/K)", fontsize=NORMAL)
     axes.set_ylabel("Diffusion coefficient (Å²/ps)", fontsize=NORMAL)
     axes.set_title(title, fontsize=NORMAL)
