@@ -140,6 +140,9 @@ def test_what_blows_up_is_told(argon, tmp_path, capsys):
     [
         (("--temperature", "-5"), 2, "positive"),
         (("--steps", "0"), 2, "at least 1"),
+        (("--steps", "3", "--frame-every", "4"), 2, "at least two frames"),
+        (("--temperature", "nan"), 2, "positive"),
+        (("--ballistic", "-1"), 2, "--ballistic"),
         (("--timestep", "0"), 2, "positive"),
         (("--friction", "0"), 2, "nve"),
         (("--replicas", "0"), 2, "at least 1"),
@@ -217,3 +220,13 @@ def test_bad_trajectories(tmp_path, capsys):
     assert "mobile element Li" in failed(str(short), "--mobile", "Li")
     assert "--start" in failed(str(short), "--start", "100")
     assert main(["diffusion", str(short), "--temperature", "1", "2", "--out", "x"]) == 2
+    assert main(["diffusion", str(short), "--ballistic", "-1", "--out", "x"]) == 2
+
+
+def test_two_trajectories_of_one_name_and_two_suffixes(tmp_path):
+    walk(tmp_path / "run.extxyz", frames=300)
+    walk(tmp_path / "run.traj", frames=300)
+    files = [str(tmp_path / name) for name in ("run.extxyz", "run.traj")]
+    out = tmp_path / "out"
+    assert main(["diffusion", *files, "--interval", "0.05", "--no-figures", "--out", str(out)]) == 0
+    assert {p.parent.name for p in out.glob("*/record.json")} == {"run-extxyz", "run-traj"}

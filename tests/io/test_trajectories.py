@@ -354,7 +354,8 @@ def test_bad_input_is_refused_by_name(run, tmp_path):
     refused(grown, "cell of frame 1[0-9] differs.*NVT")
     broken = [atoms.copy() for atoms in images]
     broken[3].positions[2, 1] = np.nan
-    refused(broken, "finite")
+    refused(broken, "frame 4 has no finite position of atom 3;")
+    refused(images, "no LAMMPS dump", types=["Na", "Cl"])
     for n, atoms in enumerate(images):
         atoms.info["time"] = 2.0 * n
     refused(images, "not their unit", interval_ps=None)
@@ -372,6 +373,8 @@ def test_bad_input_is_refused_by_name(run, tmp_path):
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match=name):
             read_trajectory(tmp_path / name)
+    with pytest.raises(InputError, match="no format that is known"):
+        read_trajectory(tmp_path / "d.foo")
     with pytest.raises(InputError, match="does not exist"):
         read_trajectory(tmp_path / "no.traj")
     np.savez(tmp_path / "e.npz", positions=np.zeros(3))
