@@ -21,10 +21,12 @@ from ase.io import write
 
 from phojax.campaign import store
 from phojax.cli import main
+from phojax.elastic import elastic_tensor
 from phojax.io.structures import read_structure
 from phojax.potentials.catalogue import potential
 from phojax.screening.row import row_from_potential
 from phojax.screening.settings import PhononSettings
+from phojax.symmetry import space_group
 
 OPTIONS = (
     "--potential", "lj:Ar", "--mobile", "Ar", "--temperature", "20", "--supercell-atoms", "30",
@@ -122,6 +124,27 @@ def test_a_folder_to_its_table(folder, tmp_path, capsys):
     assert table(out).loc["hcp", "msd_total_mean_20K_A2"] != pytest.approx(
         found.loc["hcp", "msd_total_mean_20K_A2"], rel=1e-6
     )
+
+
+def test_moduli_on_request(folder, tmp_path):
+    out = tmp_path / "out"
+    command = ["screen", str(folder), "--out", str(out), *OPTIONS]
+    main(command)
+    assert "bulk_GPa" not in table(out)
+    main([*command, "--moduli"])
+    found = table(out)
+    assert np.isnan(found.loc["mixed", "bulk_GPa"])
+    crystal = read_structure(out / "structures" / "fcc" / "structure.extxyz")
+    bulk_modulus = elastic_tensor(
+        potential("lj:Ar"), crystal, space_group(crystal, 1e-3)
+    ).moduli.bulk
+    assert found.loc["fcc", "bulk_GPa"] == pytest.approx(float(bulk_modulus), rel=1e-5)
+    assert found["elastically_stable"][["fcc", "hcp"]].all()
+    before = stamps(out)
+    main([*command, "--moduli"])
+    assert stamps(out) == before
+    main(command)  # kept, and not computed again
+    assert stamps(out) == before
 
 
 def stamps(out: pathlib.Path) -> dict[str, int]:

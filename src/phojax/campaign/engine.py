@@ -20,6 +20,7 @@ import jax
 from threadpoolctl import threadpool_limits
 
 from phojax.campaign.dynamics import compute_dynamics
+from phojax.campaign.moduli import compute_moduli
 from phojax.campaign.phonons import Shared, compute_phonons
 from phojax.campaign.settings import ScreenSettings
 from phojax.campaign.store import Store
@@ -40,7 +41,7 @@ class Work:
 
     Attributes:
         out: The store's folder, the same path for all workers.
-        kind: "phonons" or "dynamics".
+        kind: "phonons", "moduli" or "dynamics".
         names: Of the crystals.
         settings: Of the screen.
         potential: Its name, as on the command line.
@@ -61,6 +62,9 @@ def done_here(
     if work.kind == "dynamics":
         compute_dynamics(store, work.names, work.settings, model, tell)
         return {"dynamics_s": time.monotonic() - begin}
+    if work.kind == "moduli":
+        compute_moduli(store, work.names, work.settings, model, tell)
+        return {"moduli_s": time.monotonic() - begin}
     slots = 1 if jax.default_backend() == "cpu" else _SLOTS
     found = compute_phonons(store, work.names, work.settings, model, tell, slots=slots)
     return {"phonons_s": time.monotonic() - begin, **_cost(found)}

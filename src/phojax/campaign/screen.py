@@ -20,7 +20,7 @@ from phojax.screening.row import versions
 Row = dict[str, Any]
 
 Engine = Callable[[str, list[list[str]]], dict[str, Any]]
-"""(kind of work: "phonons" or "dynamics", pieces of names) -> what it cost."""
+"""(kind of work: "phonons", "moduli" or "dynamics", pieces of names) -> what it cost."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,11 @@ def screen(
         return found
 
     remarks = [*chosen.remarks]
-    found = write(settings.dynamics.crystals == 0)
+    found = write(settings.dynamics.crystals == 0 and not settings.moduli)
+    stable = [row["id"] for row in found if row["status"] == "done" and row.get("stable")]
+    if settings.moduli and stable:
+        cost |= engine("moduli", pieces(stable, piece))
+        found = write(settings.dynamics.crystals == 0)
     moving, said = chosen_for_dynamics(found, settings)
     remarks += said
     if moving:

@@ -67,12 +67,14 @@ class ScreenSettings:
         phonons: Relaxation, force constants, descriptors.
         filters: Which candidates are computed.
         dynamics: Which of them move, and how.
+        moduli: Whether the elastic moduli of stable crystals are computed.
         duplicates: Whether structures that match another one are computed once.
     """
 
     phonons: PhononSettings = field(default_factory=PhononSettings)
     filters: Filters = field(default_factory=Filters)
     dynamics: DynamicsSettings = field(default_factory=DynamicsSettings)
+    moduli: bool = False
     duplicates: bool = True
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,12 +90,14 @@ class Keys:
         relaxation: Structure, potential, settings of the relaxation.
         force_constants: That, and supercell and Hessian.
         phonons: That, and everything of the record.
+        moduli: The relaxation, and elasticity.
         dynamics: The relaxation, and the runs.
     """
 
     relaxation: str
     force_constants: str
     phonons: str
+    moduli: str
     dynamics: str
 
 
@@ -113,6 +117,7 @@ class KeyMaker:
         rest = {k: v for k, v in given.items() if k not in (*_RELAXATION, *_FORCE_CONSTANTS)}
         codes = {name: source_digest(name) for name in settings.phonons.descriptors}
         self._phonons = {**rest, "codes": codes}
+        self._moduli = {k: given[k] for k in ("seed", "supercell_atoms", "supercell_atoms_max")}
         moving = asdict(settings.dynamics)
         del moving["crystals"], moving["descriptor"]  # they choose crystals, and change no run
         self._dynamics = {**moving, "mobile": settings.phonons.mobile}
@@ -131,5 +136,6 @@ class KeyMaker:
             relaxation,
             constants,
             key_of(on=constants, **self._phonons),
+            key_of(on=relaxation, **self._moduli),
             key_of(on=relaxation, **self._dynamics),
         )

@@ -28,6 +28,8 @@ FORMAT = 1
 
 Record = dict[str, Any]
 
+_LATER = ("moduli", "transport")  # stages whose results are kept by their name
+
 
 class Store:
     """A screen's folder.
@@ -112,7 +114,7 @@ class Store:
         old = self.record(name)
         keys, failures = old.get("keys", {}), old.get("failures", {})
         failures.pop(stage, None)
-        kept = {k: old[k] for k in ("transport",) if k in old and k != stage}
+        kept = {k: old[k] for k in _LATER if k in old and k != stage}
         new = {**found, **kept} if stage == "phonons" else {**old, stage: found}
         self._write(name, {**new, "keys": {**keys, stage: key}, "failures": failures})
 
@@ -126,7 +128,7 @@ class Store:
         if not (isinstance(error, OSError | MemoryError) or out_of_memory(error)):
             keys[stage] = key
         if stage == "phonons":
-            old = {k: v for k, v in old.items() if k in ("transport", "failures")}
+            old = {k: v for k, v in old.items() if k in (*_LATER, "failures")}
         else:
             old.pop(stage, None)
         failures = {**old.get("failures", {}), stage: text}

@@ -27,8 +27,8 @@ from phojax.io.atomic import replacing
 UNITS = {
     "_eV_K_per_cell": "eV/K per cell", "_eV_per_cell": "eV per cell", "_eV_atom": "eV/atom",
     "_per_A3": "1/Å³", "_A2_ps": "Å²/ps", "_S_cm": "S/cm", "_eV_A2": "eV/Å²", "_eV_A": "eV/Å",
-    "_eV_A3": "eV/Å³", "_A2": "Å²", "_A3": "Å³", "_THz": "THz", "_GPa": "GPa", "_meV": "meV",
-    "_eV": "eV", "_A": "Å", "_K": "K", "_ps": "ps", "_s": "s",
+    "_eV_A3": "eV/Å³", "_A2": "Å²", "_A3": "Å³", "_THz": "THz", "_GPa": "GPa", "_km_s": "km/s",
+    "_meV": "meV", "_eV": "eV", "_A": "Å", "_K": "K", "_ps": "ps", "_s": "s",
 }  # fmt: skip
 """Endings of names and the units they stand for; longer ones first."""
 
@@ -51,6 +51,10 @@ _PLAIN = (
     "acoustic_cutoff_connected_THz", "acoustic_cutoff_mesh_THz", "pdos_overlap",
     "pdos_overlap_below_3THz", "debye_temperature_K",
 )  # fmt: skip
+_MODULI = (
+    "bulk_GPa", "shear_GPa", "young_GPa", "poisson", "pugh_ratio", "hardness_GPa",
+    "sound_velocity_mean_km_s",
+)  # fmt: skip
 _TRANSPORT = (
     "D_A2_ps", "D_error_A2_ps", "D_detection_limit_A2_ps", "D_paper_A2_ps",
     "D_paper_maximum_A2_ps", "D_paper_if_at_rest_A2_ps", "D_collective_A2_ps", "haven_ratio",
@@ -72,6 +76,10 @@ def row_of(record: Record, mobile: str) -> dict[str, Any]:
     row["reason"] = "; ".join(f"{stage}: {why}" for stage, why in failures.items())
     if row["status"] == "pending":
         row["reason"] = "not finished: the same command goes on"
+    elastic = record.get("moduli")
+    if elastic:
+        row |= {k: elastic[k] for k in _MODULI} | {"elastically_stable": elastic["stable"]}
+        row["flags"] += [f for f in elastic["flags"] if f not in row["flags"]]
     moved = record.get("transport")
     if moved:
         row |= _transport(moved, record.get("acoustic_cutoff_THz"), mobile)

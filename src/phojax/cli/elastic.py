@@ -5,10 +5,10 @@ import pathlib
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 from ase.formula import Formula
 
+from phojax.campaign.moduli import STRAIN, at_rest, moduli, route
 from phojax.checks import fail
 from phojax.cli.jobs import Job, named_jobs, structure_input
 from phojax.cli.options import add_common, settings_of
@@ -16,25 +16,13 @@ from phojax.cli.progress import Progress
 from phojax.cli.recorded import check_out, recorded
 from phojax.cli.table import text_of, write_csv
 from phojax.compiled import let_go_of_compiled
-from phojax.elastic import (
-    elastic_tensor,
-    elastic_tensor_from_strain,
-)
-from phojax.elastic.record import elastic_record
 from phojax.io.structures import check_readable, write_structure
 from phojax.potentials.catalogue import potential
 from phojax.potentials.contract import Potential
-from phojax.screening.prepare import planned, relaxed
+from phojax.screening.prepare import planned
 from phojax.screening.row import versions
 from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint, identity, key_of
-from phojax.screening.trust import relaxation_flags, relaxation_record
-
-STRAIN = 0.01
-"""Finite strain for potentials that are rough, or have no second derivatives."""
-
-# Moduli ask for a crystal at rest more than phonons do.
-_FORCE, _STRESS = 1e-4, 2e-5
 
 
 def add_parser(commands) -> None:
@@ -77,13 +65,11 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     if options.strain is not None and not 0 < options.strain <= 0.1:
         raise fail(f"--strain {options.strain}", "a number above 0 and up to 0.1")
-    # The mobile element plays no part here.
-    settings = replace(
-        settings_of(options), force_tolerance=_FORCE, stress_tolerance=_STRESS, width=None
-    )
+    settings = at_rest(settings_of(options))
     jobs = named_jobs(options.inputs, options.out)
     model = potential(options.potential)
-    strain, width = _route(model, options)
+    width = options.width or 0.0
+    strain = route(model, options.strain, width)
     table = options.out / "elastic.csv"
     check_out(options.out, table)
     records = []
@@ -100,15 +86,6 @@ def run(options: argparse.Namespace) -> int:
             print(f"  {record['name']}: FAILED: {record['error']}")
     print(f"results in {options.out}/, table in {table}")
     return 1 if any("error" in record for record in records) else 0
-
-
-def _route(model: Potential, options) -> tuple[float | None, float]:
-    """Return the finite strain, or None for derivatives, and the width of the average."""
-    width = options.width or 0.0
-    if options.strain is not None:
-        return options.strain, width
-    rough = model.smoothing_width > 0 and not width
-    return (STRAIN if rough or model.derivatives == 1 else None), width
 
 
 def _done_or_computed(
@@ -132,26 +109,7 @@ def _done_or_computed(
         # Whatever the crystal holds is mobile enough for a plan.
         free = replace(settings, mobile=crystal.symbols[0])
         plan = planned(crystal, model, free)
-        primitive, relaxation = plan.primitive, None
-        if settings.relax:
-            relaxation = relaxed(plan, model, free, progress, checkpoint)
-            primitive = relaxation.structure
-        flags, more = relaxation_flags(relaxation, settings)
-        notes += more
-
-        def on_part(done: int, of: int) -> None:
-            progress("elastic tensor", done, of)
-
-        cells = replace(plan.cell, primitive=primitive)
-        shared: dict[str, Any] = {
-            "width": width, "cells": cells, "key": jax.random.key(settings.seed),
-            "on_part": on_part,
-        }  # fmt: skip
-        found = (
-            elastic_tensor(model, primitive, plan.group, **shared)
-            if strain is None
-            else elastic_tensor_from_strain(model, primitive, plan.group, step=strain, **shared)
-        )
+        primitive, found = moduli(plan, model, free, strain, width, progress, checkpoint)
         write_structure(job.folder / "structure.extxyz", primitive)
         return {
             "name": job.name,
@@ -159,11 +117,9 @@ def _done_or_computed(
             "space_group": plan.group.symbol,
             "atoms": len(primitive),
             "potential": model.name,
-            "relaxation": relaxation_record(relaxation),
-            **elastic_record(found, flags, notes),
+            **found,
             "versions": versions(),
-            "flags": flags,
-            "notes": notes,
+            "notes": notes + found["notes"],
         }
 
     return recorded(job, key, computed, progress, files=("structure.extxyz",))

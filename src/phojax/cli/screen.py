@@ -61,6 +61,8 @@ def add_parser(commands) -> None:
         help="± pairs of displacements in that average (default: 6)")  # fmt: skip
     add("--descriptor", action="append", default=[], metavar="MODULE:FUNCTION",
         help="a descriptor of your own, as `phojax phonons` takes it")  # fmt: skip
+    add("--moduli", action="store_true",
+        help="elastic moduli of the stable ones, as `phojax elastic` computes them")  # fmt: skip
     add("--md", default="none", metavar="all|none|N",
         help="which stable structures move: the first N by --md-by (default: none)")  # fmt: skip
     add("--md-by", metavar="COLUMN", help="descriptor, the largest first (default: the MSD at the "
@@ -195,6 +197,7 @@ def _settings(options: argparse.Namespace) -> ScreenSettings:
                 seed=options.seed,
             ),
         ),
+        moduli=options.moduli,
         duplicates=not options.keep_duplicates,
     )
 
