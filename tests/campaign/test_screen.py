@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from ase.build import bulk
 from ase.db import connect
 from ase.io import write
 
-from phojax.campaign import store
+from phojax.campaign import dynamics, store
 from phojax.cli import main
 from phojax.elastic import elastic_tensor
 from phojax.io.structures import read_structure
@@ -170,6 +171,31 @@ def test_dynamics_of_those_chosen(folder, tmp_path):
     before = stamps(out)
     assert main([*command[:-1], "30"]) == 1
     assert stamps(out) == before
+
+
+def test_dynamics_side_by_side_and_where_memory_is_short(folder, tmp_path, monkeypatch):
+    command = [
+        "screen", str(folder), *OPTIONS, "--md", "all", "--md-batch", "2", "--md-temperature", "30",
+        "--md-steps", "400", "--md-equilibration", "100", "--md-atoms", "30",
+    ]  # fmt: skip
+    main([*command, "--out", str(tmp_path / "together")])
+    real, sizes = dynamics.moved, []
+
+    def little(given, *rest, **how):
+        sizes.append(len(given))
+        if len(given) > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return real(given, *rest, **how)
+
+    monkeypatch.setattr(dynamics, "moved", little)
+    main([*command, "--out", str(tmp_path / "alone")])
+    assert sizes == [2, 1, 1]
+    kept = []
+    for name in ("together", "alone"):
+        found = table(tmp_path / name)
+        assert found["simulated_ps"].notna().sum() == 2
+        kept.append(found.loc[["fcc", "hcp"], ["D_paper_A2_ps", "vdos_center_mobile_THz"]])
+    np.testing.assert_allclose(kept[0], kept[1], rtol=1e-6)
 
 
 def test_a_disk_that_is_full(folder, tmp_path, monkeypatch):

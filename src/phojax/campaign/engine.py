@@ -65,7 +65,8 @@ def done_here(
     if work.kind == "moduli":
         compute_moduli(store, work.names, work.settings, model, tell)
         return {"moduli_s": time.monotonic() - begin}
-    slots = 1 if jax.default_backend() == "cpu" else _SLOTS
+    each = 1 if jax.default_backend() == "cpu" else _SLOTS
+    slots = each * jax.local_device_count()
     found = compute_phonons(store, work.names, work.settings, model, tell, slots=slots)
     return {"phonons_s": time.monotonic() - begin, **_cost(found)}
 

@@ -93,6 +93,7 @@ def screen(
     *,
     about: dict[str, Any],
     piece: int,
+    moving_together: int = 1,
     tell: Callable[[str, int, int], None] = lambda stage, done, of: None,
 ) -> list[Row]:
     """Bring a source to its table; return the rows.
@@ -105,6 +106,7 @@ def screen(
         engine: Does the work.
         about: What is told of the screen besides.
         piece: Structures that one worker takes at a time.
+        moving_together: Those whose dynamics run side by side.
         tell: Where progress is told.
     """
     begin = time.monotonic()
@@ -149,7 +151,7 @@ def screen(
     moving, said = chosen_for_dynamics(found, settings)
     remarks += said
     if moving:
-        cost |= engine("dynamics", [[name] for name in moving])
+        cost |= engine("dynamics", pieces(moving, moving_together))
     return write(True)
 
 

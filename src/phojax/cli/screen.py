@@ -79,6 +79,8 @@ def add_parser(commands) -> None:
         help="of the supercell at least (default: 100)")  # fmt: skip
     add("--md-replicas", type=int, default=1, metavar="N",
         help="per structure and temperature (default: 1)")  # fmt: skip
+    add("--md-batch", type=int, default=1, metavar="N",
+        help="structures that move side by side, for GPUs (default: 1)")  # fmt: skip
     add("--engine", choices=("local", "parsl"), default="local",
         help="local: this process; parsl: workers on this or other machines (default: "
         "local)")  # fmt: skip
@@ -104,9 +106,9 @@ def run(options: argparse.Namespace) -> int:
     for path in options.export:
         if path.suffix not in (".csv", ".json", ".db"):
             raise fail(f"--export {path}", "names that end in .csv, .json or .db")
-    for name in ("batch", "workers"):
+    for name in ("batch", "workers", "md_batch"):
         if getattr(options, name) < 1:
-            raise fail(f"--{name} {getattr(options, name)}", "at least 1")
+            raise fail(f"--{name.replace('_', '-')} {getattr(options, name)}", "at least 1")
     if options.config is not None and options.engine != "parsl":
         raise fail("--config without --engine parsl", "both, or neither")
     source = read_candidates(options.source, options.metadata)
@@ -135,7 +137,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         rows = screen(
             store, source, settings, model, engine,
-            about={"source": options.source}, piece=options.batch, tell=progress,
+            about={"source": options.source}, piece=options.batch,
+            moving_together=options.md_batch, tell=progress,
         )  # fmt: skip
     except OSError as error:
         raise fail(

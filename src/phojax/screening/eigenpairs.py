@@ -13,6 +13,7 @@ from jaxtyping import Array, Complex, Float
 from threadpoolctl import threadpool_limits
 
 from phojax.brillouin import Mesh
+from phojax.compiled import on_all_devices
 from phojax.dynmat import Interpolation, dynamical_matrices
 from phojax.modes import (
     Modes,
@@ -82,7 +83,7 @@ def _matrices(
 
 @jax.jit
 def _eigenpairs(D, T):
-    values, E = eigenpairs_apart(D, T)
+    values, E = on_all_devices(eigenpairs_apart, D, T)
     return values, E.swapaxes(-1, -2)
 
 

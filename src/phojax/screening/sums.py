@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from phojax.compiled import on_all_devices
 from phojax.descriptors.coupling import mean_coupling
 from phojax.descriptors.displacements import share_below
 from phojax.descriptors.dos import (
@@ -78,7 +79,10 @@ class SumsInput(NamedTuple):
 def mesh_sums(together: SumsInput, temperatures, smearing, soft) -> MeshSums:
     """Return the sums of all crystals, leading axis crystals."""
     # One crystal after another: the curves of each are large products already.
-    return jax.lax.map(lambda one: _sums_of(one, temperatures, smearing, soft), together)
+    return on_all_devices(
+        lambda part: jax.lax.map(lambda one: _sums_of(one, temperatures, smearing, soft), part),
+        together,
+    )
 
 
 def _sums_of(one: SumsInput, temperatures, smearing, soft) -> MeshSums:
