@@ -8,10 +8,14 @@ needed again is compiled again.
 
 import gc
 import pathlib
+import resource
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
@@ -36,6 +40,37 @@ def let_go_of_compiled(share: float = 0.4) -> bool:
     jax.clear_caches()
     gc.collect()
     return True
+
+
+@dataclass
+class Compilations:
+    """What XLA has compiled in this process since this was made.
+
+    Attributes:
+        count: Functions.
+        seconds: That it took.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Begin to count."""
+        jax.monitoring.register_event_duration_secs_listener(self._told)
+
+    def _told(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.count += 1
+            self.seconds += duration_secs
+
+
+def peak_memory_bytes() -> float:
+    """Return the most memory that was in use: of the first device, or of the process on a CPU."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return float(stats["peak_bytes_in_use"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak) * (1 if sys.platform == "darwin" else 1024)
 
 
 def on_all_devices(f: Callable, *arguments: Any) -> Any:

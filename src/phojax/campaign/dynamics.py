@@ -66,8 +66,10 @@ def compute_dynamics(
     settings: ScreenSettings,
     model: Potential,
     tell: Tell = lambda what, done, of: None,
-) -> None:
+) -> int:
     """Bring crystals of a store to the end of their dynamics; what fails is in its record.
+
+    Returns how many were not done before.
 
     Args:
         store: Where their phonons are recorded.
@@ -89,7 +91,7 @@ def compute_dynamics(
             members.append(_Member(name, key, _prepared(store, name, settings, model, maker)))
         except Exception as error:  # one bad crystal never stops the others
             store.failed(name, "transport", key, error)
-    groups = [members] if members else []
+    groups, computed = [members] if members else [], len(members)
     while groups:
         group = groups.pop(0)
         try:
@@ -113,6 +115,7 @@ def compute_dynamics(
                 store.failed(member.name, "transport", member.key, error)
         shutil.rmtree(_partial(store, group), ignore_errors=True)
         let_go_of_compiled()
+    return computed
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from phojax.campaign.phonons import Shared, compute_phonons
 from phojax.campaign.settings import ScreenSettings
 from phojax.campaign.store import Store
 from phojax.checks import fail
+from phojax.compiled import Compilations, peak_memory_bytes
 from phojax.potentials.catalogue import potential
 from phojax.potentials.contract import Potential
 
@@ -59,16 +60,30 @@ def done_here(
 ) -> dict[str, Any]:
     """Do a piece of work in this process; return what it cost."""
     store, begin = Store(pathlib.Path(work.out)), time.monotonic()
+    counted = _compilations()
+    functions, took = counted.count, counted.seconds
+    cost: dict[str, Any] = {}
     if work.kind == "dynamics":
-        compute_dynamics(store, work.names, work.settings, model, tell)
-        return {"dynamics_s": time.monotonic() - begin}
-    if work.kind == "moduli":
-        compute_moduli(store, work.names, work.settings, model, tell)
-        return {"moduli_s": time.monotonic() - begin}
-    each = 1 if jax.default_backend() == "cpu" else _SLOTS
-    slots = each * jax.local_device_count()
-    found = compute_phonons(store, work.names, work.settings, model, tell, slots=slots)
-    return {"phonons_s": time.monotonic() - begin, **_cost(found)}
+        computed = compute_dynamics(store, work.names, work.settings, model, tell)
+    elif work.kind == "moduli":
+        computed = compute_moduli(store, work.names, work.settings, model, tell)
+    else:
+        each = 1 if jax.default_backend() == "cpu" else _SLOTS
+        slots = each * jax.local_device_count()
+        found = compute_phonons(store, work.names, work.settings, model, tell, slots=slots)
+        cost, computed = _cost(found), found.computed
+    return cost | {
+        f"{work.kind}_computed": computed,
+        f"{work.kind}_s": time.monotonic() - begin,
+        "compilations": counted.count - functions,
+        "compilations_s": counted.seconds - took,
+        "memory_GiB": peak_memory_bytes() / 2**30,
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def _compilations() -> Compilations:
+    return Compilations()
 
 
 def _cost(found: Shared) -> dict[str, Any]:

@@ -104,8 +104,10 @@ def compute_moduli(
     settings: ScreenSettings,
     model: Potential,
     tell: Tell = lambda what, done, of: None,
-) -> None:
+) -> int:
     """Add the moduli of crystals whose phonons are done; what fails is in their record.
+
+    Returns how many were not done before.
 
     Args:
         store: Where their phonons are recorded.
@@ -116,6 +118,7 @@ def compute_moduli(
     """
     maker = KeyMaker(model, settings)
     strain = route(model, None, 0.0)
+    computed = 0
     for number, name in enumerate(names):
         tell("moduli", number, len(names))
         candidate = store.given(name)
@@ -123,6 +126,7 @@ def compute_moduli(
         key = maker.keys(candidate.structure).moduli
         if store.is_done(name, "moduli", key):
             continue
+        computed += 1
         try:
             plan, relaxation, _ = relaxed_member(store, name, settings, model, maker)
             if relaxation is not None:
@@ -136,6 +140,7 @@ def compute_moduli(
             store.failed(name, "moduli", key, error)
         let_go_of_compiled()
     tell("moduli", len(names), len(names))
+    return computed
 
 
 __all__ = ["STRAIN", "at_rest", "compute_moduli", "moduli", "route"]

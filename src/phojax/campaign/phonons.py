@@ -48,12 +48,14 @@ class Shared:
         relaxation_shapes: Padded shapes of primitive cells.
         force_constant_shapes: Of supercells.
         padding: Share of the entries of graphs of supercells that are padding.
+        computed: Crystals that were not done before.
         seconds: Per stage.
     """
 
     relaxation_shapes: int
     force_constant_shapes: int
     padding: float
+    computed: int
     seconds: dict[str, float]
 
 
@@ -107,7 +109,7 @@ def compute_phonons(
             continue
         members.append(_Member(name, keys, plan, candidate.metadata, candidate.remarks))
     if all(store.is_done(m.name, "phonons", m.keys.phonons) for m in members):
-        return Shared(0, 0, 0.0, seconds)
+        return Shared(0, 0, 0.0, 0, seconds)
     lap("planning")
     relaxations, first = _relaxations(store, members, settings, model, tell, slots)
     lap("relaxation")
@@ -120,12 +122,13 @@ def compute_phonons(
     # Those of one room after each other, the largest first: the end of the work is predictable.
     members.sort(key=lambda m: (-rooms[m.name].size, m.name))
     waiting: list[tuple[_Member, Prepared]] = []
-    done = 0
+    done = computed = 0
     for m in members:
         if store.is_done(m.name, "phonons", m.keys.phonons):
             done += 1
             continue
         tell("force constants", done, len(members))
+        computed += 1
         try:
             made = with_force_constants(
                 m.plan, relaxations[m.name], model, settings.phonons,
@@ -146,7 +149,7 @@ def compute_phonons(
     _analyse(store, waiting, settings, model)
     tell("force constants", len(members), len(members))
     lap("force constants and descriptors")
-    return Shared(len(set(first)), len(set(rooms.values())), padding, seconds)
+    return Shared(len(set(first)), len(set(rooms.values())), padding, computed, seconds)
 
 
 def _relaxations(

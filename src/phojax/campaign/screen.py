@@ -146,13 +146,27 @@ def screen(
     found = write(settings.dynamics.crystals == 0 and not settings.moduli)
     stable = [row["id"] for row in found if row["status"] == "done" and row.get("stable")]
     if settings.moduli and stable:
-        cost |= engine("moduli", pieces(stable, piece))
+        cost = summed([cost, engine("moduli", pieces(stable, piece))])
         found = write(settings.dynamics.crystals == 0)
     moving, said = chosen_for_dynamics(found, settings)
     remarks += said
     if moving:
-        cost |= engine("dynamics", pieces(moving, moving_together))
+        cost = summed([cost, engine("dynamics", pieces(moving, moving_together))])
     return write(True)
+
+
+def summed(costs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what pieces of work cost together; padding and memory as that of the worst."""
+    out: dict[str, Any] = {}
+    for cost in costs:
+        for name, value in cost.items():
+            if name == "lost":
+                out.setdefault("lost", []).extend([value] if isinstance(value, str) else value)
+            elif name.startswith(("padding", "memory")):
+                out[name] = max(out.get(name, 0.0), value)
+            else:
+                out[name] = out.get(name, 0) + value
+    return out
 
 
 def funnel(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -185,6 +199,8 @@ def reasons(rows: Sequence[Row]) -> list[dict[str, Any]]:
             groups.setdefault("a duplicate", []).append(row["id"])
         elif row["status"] == "done" and not row.get("stable"):
             groups.setdefault("dynamically unstable", []).append(row["id"])
+        elif row["reason"]:  # a later stage of it
+            groups.setdefault(row["reason"], []).append(row["id"])
     counted = Counter({why: len(names) for why, names in groups.items()})
     return [
         {"reason": why, "count": count, "names": groups[why]}

@@ -84,6 +84,10 @@ def row_of(record: Record, mobile: str) -> dict[str, Any]:
     if moved:
         row |= _transport(moved, record.get("acoustic_cutoff_THz"), mobile)
         row["flags"] += [f for f in moved.get("flags", []) if f not in row["flags"]]
+        if row.get("D_A2_ps") is None:
+            told = [note for note in moved.get("notes", []) if "no diffusion coefficient" in note]
+            row["reason"] = "; ".join([*filter(None, [row["reason"]]), *told])
+            row["flags"].append("no_diffusion")
     for name, value in record.get("metadata", {}).items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             row.setdefault(f"source_{name}", float(value))

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from phojax.campaign.engine import Work, local, parsl_engine
-from phojax.campaign.screen import funnel, reasons, screen
+from phojax.campaign.screen import funnel, reasons, screen, summed
 from phojax.campaign.settings import DynamicsSettings, ScreenSettings
 from phojax.campaign.store import Store
 from phojax.campaign.table import export_table, table_of
@@ -130,9 +130,9 @@ def run(options: argparse.Namespace) -> int:
                 for names in pieces
             ]
         )
-        cost = _summed(found)
+        cost = summed(found)
         hours = (time.monotonic() - begin) / 3600
-        return cost | {f"{kind}_structures_per_hour": sum(map(len, pieces)) / hours}
+        return cost | {f"{kind}_structures_per_hour": cost.get(f"{kind}_computed", 0) / hours}
 
     try:
         rows = screen(
@@ -151,20 +151,6 @@ def run(options: argparse.Namespace) -> int:
         export_table(store, frame, path)
     _print(frame, rows, store, settings)
     return 1 if any(row["status"] in ("failed", "pending") for row in rows) else 0
-
-
-def _summed(costs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what pieces of work cost together; padding as that of the worst."""
-    out: dict[str, Any] = {}
-    for cost in costs:
-        for name, value in cost.items():
-            if name == "lost":
-                out.setdefault("lost", []).append(value)
-            elif name.startswith("padding"):
-                out[name] = max(out.get(name, 0.0), value)
-            else:
-                out[name] = out.get(name, 0) + value
-    return out
 
 
 def _settings(options: argparse.Namespace) -> ScreenSettings:
@@ -241,9 +227,30 @@ def _print(frame: pd.DataFrame, rows, store: Store, settings: ScreenSettings) ->
     cost = about.get("cost", {})
     for lost in cost.get("lost", []):
         print(f"  LOST, to be done by the same command: {lost}")
-    if cost.get("phonons_structures_per_hour"):
-        print(f"  {seconds(cost['wall_time_s'])} in all")
+    for line in _cost_lines(cost):
+        print(f"  {line}")
     print(f"results in {store.folder}/, table in {store.folder / 'table.parquet'}")
+
+
+def _cost_lines(cost: dict[str, Any]) -> list[str]:
+    """Return what the work of this command cost, in words; nothing where there was none."""
+    rates = [
+        f"{cost[key]:.3g} structures/h ({kind})"
+        for kind in ("phonons", "moduli", "dynamics")
+        if cost.get(key := f"{kind}_structures_per_hour")
+    ]
+    if not rates:
+        return []
+    told = [f"{seconds(cost['wall_time_s'])} in all: {', '.join(rates)}"]
+    line = f"{cost['compilations']} functions compiled in {seconds(cost['compilations_s'])}"
+    if cost.get("shapes_of_supercells"):
+        line += (
+            f"; {cost['shapes_of_primitive_cells']} shapes of primitive cells, "
+            f"{cost['shapes_of_supercells']} of supercells, "
+            f"{cost['padding_of_supercells']:.0%} of them padding"
+        )
+    told.append(f"{line}; at most {cost['memory_GiB']:.2g} GiB of memory")
+    return told
 
 
 def _number(value, form: str, clean: bool = True) -> str:
