@@ -18,7 +18,6 @@ import pandas as pd
 from phojax.brillouin import gamma_mesh, mesh_divisions
 from phojax.force_constants.hessian import hessian
 from phojax.io.structures import read_structure
-from phojax.modes import translations
 from phojax.potentials.catalogue import potential
 from phojax.relax import relax
 from phojax.screening.analysis import lowest_frequency, tensors_on
@@ -35,7 +34,7 @@ COLUMN = "heat_capacity_300K_J_per_K_per_mol_cell"
 
 def heat_capacity(found, temperature=300.0):
     """J/K per mole of the primitive cell; imaginary modes count as classical ones."""
-    rigid = np.asarray(translations(found))
+    rigid = np.asarray(found.translations)
     x = HBAR * np.sqrt(np.maximum(np.asarray(found.eigenvalues), 1e-12)) / (KB * temperature)
     each = np.where(rigid | (x < 1e-3), 1.0, (x / 2 / np.sinh(np.maximum(x, 1e-3) / 2)) ** 2)
     return GAS * np.asarray(found.weights) @ each.sum(axis=1)
@@ -75,9 +74,9 @@ def main():
             )
 
             def numbers(constants, mesh=mesh, group=plan.group, mobile=mobile, settings=settings):
-                U, modes, which = tensors_on(constants, mesh, settings, group)
+                [(U, modes)] = tensors_on([constants], mesh, settings, group)
                 total = np.trace(U[0], axis1=1, axis2=2)[mobile].mean()
-                low = lowest_frequency(modes, which.translations)[0]
+                low = lowest_frequency(modes, modes.translations)[0]
                 return np.array([heat_capacity(modes), low, total])
 
             C, low, U = numbers(found.force_constants)
