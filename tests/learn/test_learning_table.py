@@ -43,7 +43,7 @@ def test_rows_left_out_are_counted():
     frame.loc[2, "flags"] = "rough_potential framework_moves"
     frame.loc[3, "D_A2_ps"] = np.nan
     frame.loc[4, "D_censored"] = True
-    frame.loc[5, ["D_censored", "D_detection_limit_A2_ps"]] = [True, np.nan]
+    frame.loc[5, ["D_censored", "D_detection_limit_A2_ps", "D_high_A2_ps"]] = [True, np.nan, np.nan]
     frame.loc[6, "chemical_system"] = None
     table = learning_table(frame)
     assert table.left_out == {
@@ -81,11 +81,12 @@ def test_errors_of_log_D():
     frame = _frame()
     frame.loc[0, "D_low_A2_ps"] = 0.0  # the other side speaks for both
     frame.loc[1, ["D_low_A2_ps", "D_high_A2_ps"]] = np.nan
-    frame.loc[2, "D_censored"] = True
+    frame.loc[2, ["D_censored", "D_high_A2_ps"]] = [True, np.nan]  # an older table
+    frame.loc[3, ["D_censored", "D_high_A2_ps"]] = [True, 1e-3]  # the end of the interval
     target = log_target(learning_table(frame))
-    np.testing.assert_allclose(np.delete(target.error, 2), 0.2 / 1.959964, rtol=1e-6)
-    assert target.error[2] == 0
-    assert target.value[2] == pytest.approx(-4)
+    np.testing.assert_allclose(np.delete(target.error, [2, 3]), 0.2 / 1.959964, rtol=1e-6)
+    assert list(target.error[2:4]) == [0, 0]
+    np.testing.assert_allclose(target.value[2:4], [-4, -3])
     assert target.without_error == 1
 
 

@@ -169,7 +169,6 @@ def _relaxations(
                 store.failed(m.name, "phonons", m.keys.phonons, end)
         else:
             found[m.name] = end
-        tell("relaxation", number + 1, len(members))
 
     keep = [store.checkpoint(m.name, m.keys.relaxation) for m in members]
     if model.on_host or asked.relax_on_average:
@@ -179,6 +178,7 @@ def _relaxations(
             except Exception as error:  # one bad crystal never stops the others
                 end = error
             ended(n, end)
+            tell("relaxation", n + 1, len(members))
         return found, []
     own = [room_of(model, m.plan.primitive) for m in members]
     rooms = shared_rooms(own)

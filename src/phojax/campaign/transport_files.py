@@ -170,6 +170,12 @@ def arrays_of(found: Transport) -> Mapping[str, Any]:
         arrays["vdos_frequencies_THz"] = found.vdos.frequencies_THz
         arrays["vdos_per_THz"] = found.vdos.density
         arrays["vdos_species"] = np.array(found.vdos.species)
+    density = found.observed.density
+    if density is not None:
+        along, _, vectors = _plane(density.cell)
+        arrays["density_plane_per_A3"] = density.values.mean(axis=along).astype(np.float32)
+        arrays["density_vectors_A"] = vectors
+        arrays["density_axis"] = np.array("abc"[along])
     if found.opening is not None:
         arrays["channel_shares"] = found.opening.shares
         arrays["channel_dimensionality"] = found.opening.dimensionality
@@ -252,14 +258,7 @@ def _map(found: Transport, crystal: Structure) -> DensityMap | None:
     density: IonDensity | None = found.observed.density
     if density is None:
         return None
-    lengths = np.linalg.norm(density.cell, axis=1)
-    along = int(np.argmin(lengths))
-    a, b = (n for n in range(3) if n != along)
-    # The plane's own axes: the first vector along x.
-    first, second = density.cell[a], density.cell[b]
-    x = np.array([lengths[a], 0.0])
-    shadow = float(first @ second) / lengths[a]
-    y = np.array([shadow, float(np.sqrt(max(lengths[b] ** 2 - shadow**2, 0.0)))])
+    along, (a, b), (x, y) = _plane(density.cell)
     fraction = np.asarray(crystal.positions) @ np.linalg.inv(density.cell)
     fraction -= np.floor(fraction)
     hosts = {
@@ -271,6 +270,16 @@ def _map(found: Transport, crystal: Structure) -> DensityMap | None:
     if found.channels is not None:
         label = f"channels: {found.channels.dimensionality}D, 90 % of the ions inside"
     return DensityMap(density.values.mean(axis=along), np.stack([x, y]), "abc"[along], hosts, label)
+
+
+def _plane(cell: np.ndarray) -> tuple[int, tuple[int, int], np.ndarray]:
+    """Return the shortest lattice vector, the other two, and these in a plane, first along x."""
+    lengths = np.linalg.norm(cell, axis=1)
+    along = int(np.argmin(lengths))
+    a, b = (n for n in range(3) if n != along)
+    shadow = float(cell[a] @ cell[b]) / lengths[a]
+    height = float(np.sqrt(max(lengths[b] ** 2 - shadow**2, 0.0)))
+    return along, (a, b), np.array([[lengths[a], 0.0], [shadow, height]])
 
 
 def _of(crystal: Structure, symbol: str) -> list[int]:

@@ -18,6 +18,9 @@ from phojax.checks import fail
 SPOILING_FLAGS = ("framework_moves", "imaginary_modes", "subdiffusive", "too_short")
 """Rows with one of these are not learnt from: their D or their displacements are something else."""
 
+OF_DIFFUSION = ("subdiffusive", "too_short")
+"""Those of them that say nothing against a D that is censored."""
+
 _TRANSPORT = re.compile(
     r"D_|conductivity|sigma_|haven|activation_energ|prefactor|jump|correlation_factor|channel"
     r"|framework_|md_|arrhenius"
@@ -110,6 +113,8 @@ def learning_table(
         kinds = {name: kinds.get(name, "static") for name in columns}
     censored = truths(frame, "D_censored")
     D, limit = numbers(frame, "D_A2_ps"), numbers(frame, "D_detection_limit_A2_ps")
+    bound = numbers(frame, "D_high_A2_ps")  # what is known of a censored D, where it was recorded
+    limit = np.where(bound > 0, bound, limit)
     reasons = _reasons(frame, spoiling)
     for n in range(len(frame)):
         known = limit[n] > 0 if censored[n] else D[n] > 0
@@ -188,8 +193,11 @@ def _reasons(frame: pd.DataFrame, spoiling: Sequence[str]) -> list[str]:
         unstable = known & ~truths(frame, "stable")
         reasons = [r or ("not stable" if u else "") for r, u in zip(reasons, unstable, strict=True)]
     if "flags" in frame:
+        censored = truths(frame, "D_censored")
         for n, text in enumerate(texts(frame, "flags")):
             hit = [flag for flag in spoiling if flag in re.findall(r"\w+", text)]
+            if censored[n]:  # flat because nothing diffuses: a bound is a bound
+                hit = [flag for flag in hit if flag not in OF_DIFFUSION]
             if hit and not reasons[n]:
                 reasons[n] = f"flag {hit[0]}"
     systems = texts(frame, "chemical_system")

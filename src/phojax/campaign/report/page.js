@@ -266,6 +266,13 @@
       later(plot, traces, {shapes, xaxis: {title: {text: "Frequency (THz)"}, rangemode: "tozero"},
         yaxis: {title: {text: "VDOS (1/THz)"}, rangemode: "tozero"}});
     } else missing(grid, "Vibrational density of states", "Not drawn: no velocities were seen.");
+    if (run.density) {
+      const plot = panel(grid, "Density of " + data.mobile,
+        `Averaged along ${run.density.axis}; along the two other lattice vectors.`);
+      later(plot, [{type: "heatmap", x: run.density.x, y: run.density.y, z: run.density.z, colorscale: "Cividis",
+        colorbar: {title: {text: "Density (1/Å³)"}, thickness: 12}}],
+        {xaxis: {title: {text: "First vector (Å)"}}, yaxis: {title: {text: "Second vector (Å)"}}});
+    }
     if (run.channels) {
       const plot = panel(grid, "Channels", "Dimensionality of the connected region that holds this share of the ions.");
       later(plot, [{type: "scatter", mode: "lines", line: {shape: "hv", color: "--mobile", width: 2},

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 
 from phojax.campaign.report.folder import Row
 from phojax.campaign.report.texts import number, shown
-from phojax.learn.table import SPOILING_FLAGS
+from phojax.learn.table import OF_DIFFUSION, SPOILING_FLAGS
 
-_OF_DIFFUSION = ("subdiffusive", "too_short")  # flags that concern the value of D alone
 _MSD = re.compile(r"msd_axis_mean_(\d+(?:\.\d+)?)K_A2")
 
 
@@ -73,7 +72,7 @@ def why_apart(row: Row) -> str:
     reasons += [
         f"flag {flag}"
         for flag in SPOILING_FLAGS
-        if flag in flags and (detected or flag not in _OF_DIFFUSION)
+        if flag in flags and (detected or flag not in OF_DIFFUSION)
     ]
     return "; ".join(reasons)
 
@@ -91,8 +90,7 @@ def diffusion(row: Row) -> tuple[float | None, float | None, float | None, float
     D = number(row, "D_A2_ps")
     low, high = number(row, "D_low_A2_ps"), number(row, "D_high_A2_ps")
     if row.get("D_censored"):
-        limit = number(row, "D_detection_limit_A2_ps")
-        limit = limit if limit is not None and limit > 0 else high
+        limit = high if high is not None and high > 0 else number(row, "D_detection_limit_A2_ps")
         return None, None, None, limit
     return (D, low, high, None) if D is not None and D > 0 else (None, None, None, None)
 

@@ -228,8 +228,23 @@ def _runs(files: StructureFiles, points: int) -> list[Data]:
                 "x": plain(shares[every]),
                 "y": plain(np.asarray(arrays["channel_dimensionality"])[every]),
             }
+        if "density_plane_per_A3" in arrays:
+            run["density"] = _density(arrays)
         runs.append(run)
     return runs
+
+
+def _density(arrays: dict[str, np.ndarray], most: int = 60) -> Data:
+    """Return a density on the plane of two lattice vectors, in their fractions."""
+    plane = np.asarray(arrays["density_plane_per_A3"], float)
+    a, b = (_even(n, most) for n in plane.shape)
+    lengths = np.linalg.norm(np.asarray(arrays["density_vectors_A"], float), axis=1)
+    return {
+        "x": plain(a / plane.shape[0] * lengths[0]),
+        "y": plain(b / plane.shape[1] * lengths[1]),
+        "z": plain(plane[np.ix_(a, b)].T),
+        "axis": str(arrays["density_axis"]),
+    }
 
 
 def _fit(record: Data) -> Data | None:
@@ -249,8 +264,7 @@ def _said(record: Data) -> str:
         return "no fit of the diffusion"
     ends = [shown(x) or "?" for x in listing(record.get("D_interval_A2_ps"))]
     if record.get("D_censored"):
-        limit = shown(record.get("D_detection_limit_A2_ps"))
-        said = f"D below the detection limit of {limit} Å²/ps (95 %)"
+        said = f"D below {ends[-1] if ends else '?'} Å²/ps (95 %)"
     else:
         said = f"D = {shown(D)} Å²/ps, 95 %: {' to '.join(ends)}"
     intercept, lags = number(record, "D_intercept_A2"), listing(record.get("D_fit_ps"))
