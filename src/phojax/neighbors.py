@@ -13,10 +13,13 @@ among them. In a table what belongs to a centre is repeated and added up without
 is several times as fast where most atoms have about as many neighbours.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from phojax.bloch_waves import gathered_wave, scattered_wave
 from phojax.capacities import (
     PairCapacity,
     bucket,
@@ -40,12 +43,19 @@ class Links:
         mask: False for padding.
         each: Where not 0: there are this many links to row 0, then as many to row 1, and so on
             to the last row (static).
+        phase: 2π q·image where tangents are Bloch waves (see `bloch`); None elsewhere.
     """
 
     index: Int[Array, " link"]
     image: Int[Array, "link 3"]
     mask: Bool[Array, " link"]
     each: int = 0
+    phase: Float[Array, " link"] | None = None
+
+    def carrying(self, q: Float[Array, "3"], toward: Float[Array, "3"]) -> "Links":
+        """Return the links along which tangents are Bloch waves of q (fractional)."""
+        phase = 2 * jnp.pi * (self.image.astype(q.dtype) @ q)
+        return Links(self.index, self.image, self.mask, self.each, phase)
 
 
 def links(index: Int[Array, " link"], mask: Bool[Array, " link"], image=None) -> Links:
@@ -55,11 +65,30 @@ def links(index: Int[Array, " link"], mask: Bool[Array, " link"], image=None) ->
     return Links(jnp.where(mask, index, 0), jnp.where(mask[..., None], image, 0), mask)
 
 
+def carrying(graph: Any, q: Float[Array, "3"], toward: Float[Array, "3"]) -> Any:
+    """Return a graph whose second derivatives are those of Bloch waves (see `bloch_waves`).
+
+    Args:
+        graph: Of a potential: any pytree. Parts of it that have a method `carrying` are asked.
+        q: Fractional.
+        toward: At q = 0, from where Γ is approached, fractional; zeros for nowhere.
+    """
+
+    def asked(part):
+        return hasattr(part, "carrying")
+
+    return jax.tree.map(
+        lambda part: part.carrying(q, toward) if asked(part) else part, graph, is_leaf=asked
+    )
+
+
 def gather(values: Float[Array, "row *rest"], at: Links) -> Float[Array, "link *rest"]:
     """Return the row each link points to; the rows of padding are arbitrary but finite."""
     if at.each:
         repeated = jnp.broadcast_to(values[:, None], (len(values), at.each, *values.shape[1:]))
         return repeated.reshape(-1, *values.shape[1:])
+    if at.phase is not None:
+        return gathered_wave(values, at.index, at.phase)
     return values[at.index]
 
 
@@ -71,6 +100,8 @@ def scatter(
     kept = jnp.where(mask, messages, 0)
     if at.each:
         return jnp.sum(kept.reshape(size, at.each, *kept.shape[1:]), axis=1)
+    if at.phase is not None:
+        return scattered_wave(kept, at.index, at.phase, size)
     return jax.ops.segment_sum(kept, at.index, size)
 
 
@@ -151,6 +182,7 @@ __all__ = [
     "Neighbors",
     "PairCapacity",
     "bucket",
+    "carrying",
     "gather",
     "grown",
     "largest",

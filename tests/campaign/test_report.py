@@ -290,6 +290,10 @@ def test_data_of_a_structure(folder, phonons, moved):
     np.testing.assert_allclose(
         np.interp(4.0, run["msd"]["x"], run["msd"]["y"]["Ar"]), 6 * 0.05 * 4, rtol=0.5
     )
+    density, cell = run["density"], 10.0
+    assert density["axis"] == "a"
+    assert np.shape(density["z"]) == (len(density["y"]), len(density["x"]))
+    assert np.mean(density["z"]) == pytest.approx(8 / cell**3, rel=0.05)  # 8 ions
     links = {name: href for name, href, _ in data["files"]}
     assert links["dynamics/transport-30K.npz"] == "./structures/fcc-1/dynamics/transport-30K.npz"
     # Less room: fewer points, all ends of segments among them, and it is said.

@@ -16,23 +16,31 @@ Cells that are not neutral are refused; eq. (5) is kept so that derivatives with
 charge do not depend on η.
 Source: de Leeuw, Perram, Smith, Proc. R. Soc. Lond. A 373, 27 (1980), eqs. 1.4-1.6.
 
-The sum (3) is not made of neighbours. A Bloch phase on `gather` and `scatter` misses it: take
-force constants from a supercell.
+The sum (3) is not made of neighbours. For displacements u_j exp(2πi q·L) in cell L, K = G + q,
+
+    Φ(q) u of (3) = (4π k_e / V) q_i { Σ_K f(K) K exp(iK·r_i) Σ_j q_j K·u_j exp(-iK·r_j)
+                    - Σ_(G≠0) f(G) G (G·u_i) Re[exp(iG·r_i) S(-G)] },  f(K) = exp(-K²/4η²)/K²   (6)
+
+with K = 0 left out at Γ, or taken as its limit from one side: the non-analytic term.
 """
 
 from collections.abc import Hashable, Mapping
-from typing import NamedTuple
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from phojax.bloch_waves import AXIS
 from phojax.checks import fail
 from phojax.neighbors import (
     Neighbors,
     PairCapacity,
     bucket,
+    carrying,
     neighbor_list,
     pair_capacity,
 )
@@ -57,11 +65,19 @@ class EwaldCapacity(NamedTuple):
 
 @pytree()
 class EwaldGraph:
-    """Neighbours for eq. (2) and vectors h for eq. (3), one of each ±h, zeros for padding."""
+    """Neighbours for eq. (2) and vectors h for eq. (3), one of each ±h, zeros for padding.
+
+    `wave` is q and the side that Γ is approached from, where tangents are Bloch waves.
+    """
 
     neighbors: Neighbors
     vectors: Int[Array, "G 3"]
     overflow: Bool[Array, ""]
+    wave: tuple[Float[Array, "3"], Float[Array, "3"]] | None = None
+
+    def carrying(self, q: Float[Array, "3"], toward: Float[Array, "3"]) -> "EwaldGraph":
+        """Return the graph whose tangents are Bloch waves of q (fractional)."""
+        return replace(self, neighbors=carrying(self.neighbors, q, toward), wave=(q, toward))
 
 
 @pytree()
@@ -143,7 +159,13 @@ def _energy(elements, eta, cutoff, params, crystal, graph):
     constant = -eta / np.sqrt(np.pi) * jnp.sum(q**2)
     background = -np.pi * total**2 / (2 * crystal.volume * eta**2)
     real = _real_space(q, eta, cutoff, crystal, graph.neighbors)
-    return COULOMB * (real + _reciprocal(q, eta, crystal, graph.vectors) + constant + background)
+    reciprocal: Any
+    if graph.wave is None:
+        reciprocal = _reciprocal(q, eta, crystal, graph.vectors)
+    else:
+        given = (q, crystal.cell, graph.vectors.astype(crystal.cell.dtype), *graph.wave)
+        reciprocal = _reciprocal_wave(eta, crystal.positions, *given)
+    return COULOMB * (real + reciprocal + constant + background)
 
 
 def _real_space(q, eta, cutoff, crystal, neighbors) -> Float[Array, ""]:
@@ -157,15 +179,85 @@ def _screened(eta, cutoff, r, p):
 
 
 def _reciprocal(q, eta, crystal, vectors) -> Float[Array, ""]:
-    h = vectors.astype(crystal.cell.dtype)
-    G = 2 * np.pi * h @ jnp.linalg.inv(crystal.cell).T
-    used = jnp.any(vectors != 0, axis=1)
-    # Both branches of `where` are differentiated: keep padding away from 1/0.
-    squared = jnp.where(used, jnp.sum(G**2, axis=1), 1.0)
-    phase = crystal.positions @ G.T
+    return _reciprocal_sum(
+        eta, crystal.positions, q, crystal.cell, vectors.astype(crystal.cell.dtype)
+    )
+
+
+def _reciprocal_sum(eta, x, q, cell, h) -> Float[Array, ""]:
+    G, weight = _weighted(eta, cell, h)
+    phase = x @ G.T
     power = (q @ jnp.cos(phase)) ** 2 + (q @ jnp.sin(phase)) ** 2
-    terms = jnp.where(used, jnp.exp(-squared / (4 * eta**2)) / squared * power, 0)
-    return 2 * (2 * np.pi / crystal.volume) * jnp.sum(terms)  # twice: G and -G
+    return 2 * jnp.sum(weight * power)  # twice: G and -G
+
+
+def _weighted(eta, cell, h, q=0.0) -> tuple[Float[Array, "G 3"], Float[Array, " G"]]:
+    """Return K = G + q and its weight 2π f(K)/V in eq. (3); 0 for K = 0."""
+    K = 2 * np.pi * (h + q) @ jnp.linalg.inv(cell).T
+    used = jnp.any(h + q != 0, axis=1)
+    # Both branches of `where` are differentiated: keep padding away from 1/0.
+    squared = jnp.where(used, jnp.sum(K**2, axis=1), 1.0)
+    weight = jnp.where(used, jnp.exp(-squared / (4 * eta**2)) / squared, 0)
+    return K, 2 * np.pi / jnp.abs(jnp.linalg.det(cell)) * weight
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _reciprocal_wave(eta, x, q, cell, h, wave, toward) -> Any:
+    """Return eq. (3) with eq. (6) as its second derivative."""
+    return _reciprocal_sum(eta, x, q, cell, h)
+
+
+def _reciprocal_wave_fwd(eta, x, q, cell, h, wave, toward):
+    value = _reciprocal_sum(eta, x, q, cell, h)
+    return value, (x, q, cell, h, wave, toward)
+
+
+def _reciprocal_wave_bwd(eta, given, cotangent):
+    return (cotangent * _slope(eta, *given), *(None for _ in given[1:]))
+
+
+_reciprocal_wave.defvjp(_reciprocal_wave_fwd, _reciprocal_wave_bwd)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _slope(eta, x, q, cell, h, wave, toward) -> Float[Array, "atom 3"]:
+    return _slope_at_rest(eta, x, q, cell, h)
+
+
+def _slope_at_rest(eta, x, q, cell, h):
+    return jax.grad(_reciprocal_sum, argnums=1)(eta, x, q, cell, h)
+
+
+@_slope.defjvp
+def _slope_jvp(eta, primals, tangents):
+    x, q, cell, h, wave, toward = primals
+    mine = tangents[0]
+    other = jax.lax.ppermute(mine, AXIS, [(0, 1), (1, 0)])
+    first = jax.lax.axis_index(AXIS) == 0
+    u = jax.lax.complex(jnp.where(first, mine, other), jnp.where(first, other, mine))
+    used = jnp.any(h != 0, axis=1)
+    # All of ±h; padding is a vector h = 0 as well, and 0 itself is counted once.
+    K, weight = _weighted(eta, cell, jnp.concatenate([h, -h]), wave)
+    weight = weight * jnp.concatenate([used, used])
+    zero, at_zero = _weighted(eta, cell, jnp.zeros((1, 3), h.dtype), wave)
+    n, _ = _weighted(eta, cell, jnp.zeros((1, 3), h.dtype), toward)
+    size = jnp.sum(n**2)
+    limit = 2 * np.pi / jnp.abs(jnp.linalg.det(cell)) / jnp.where(size > 0, size, 1.0)
+    at_gamma = jnp.all(wave == 0)
+    K = jnp.concatenate([K, jnp.where(at_gamma, n, zero)])
+    weight = jnp.concatenate([weight, jnp.where(at_gamma, limit * (size > 0), at_zero)])
+    # From one side of Γ the phases of K = 0 are those of Γ itself.
+    phase = x @ jnp.where((jnp.arange(len(K)) == len(K) - 1)[:, None] & at_gamma, 0.0, K).T
+    forth = jax.lax.complex(jnp.cos(phase), jnp.sin(phase))
+    amplitudes = jnp.sum(q[:, None] * (u @ K.T) * forth.conj(), axis=0)
+    moved = (forth * (weight * amplitudes)) @ K
+    G, weight = _weighted(eta, cell, h)
+    phase = x @ G.T
+    c, s = jnp.cos(phase), jnp.sin(phase)
+    inside = c * (q @ c) + s * (q @ s)  # Re exp(iG·r_i) S(-G)
+    own = 2 * ((u @ G.T) * (weight * inside)) @ G
+    found = 2 * q[:, None] * (moved - own)
+    return _slope_at_rest(eta, x, q, cell, h), jnp.where(first, found.real, found.imag)
 
 
 def _graph(cutoff: float, reach: float, crystal: Structure, capacity: EwaldCapacity) -> EwaldGraph:

@@ -173,7 +173,6 @@ def pair_reach(cutoff: float, skin: float) -> tuple[Callable, Callable]:
     return Bound(pair_graph, (cutoff + skin,)), Bound(pair_room, (cutoff + skin,))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def half_sum(form: Callable, p: Any, crystal: Structure, neighbors: Neighbors) -> Float[Array, ""]:
     """Return ½ Σ form(r, p) over all pairs of a neighbour list, eq. (3) its derivative.
 
@@ -184,10 +183,19 @@ def half_sum(form: Callable, p: Any, crystal: Structure, neighbors: Neighbors) -
         crystal: Differentiable in positions and cell, as often as `form` is.
         neighbors: Of the crystal, complete within the reach of `form`.
     """
+    if neighbors.others.phase is not None:  # (3) is for displacements that repeat with the cell
+        return _half_sum(form, p, crystal, neighbors)
+    return _half_sum_at_once(form, p, crystal, neighbors)
+
+
+def _half_sum(form, p, crystal: Structure, neighbors: Neighbors) -> Float[Array, ""]:
     return jnp.sum(form(_lengths(separation_components(crystal, neighbors)), p)) / 2
 
 
-@half_sum.defjvp
+_half_sum_at_once = partial(jax.custom_jvp, nondiff_argnums=(0,))(_half_sum)
+
+
+@_half_sum_at_once.defjvp
 def _half_sum_jvp(form, primals, tangents):
     (p, crystal, neighbors), (dp, moved, _) = primals, tangents
     apart = separation_components(crystal, neighbors)

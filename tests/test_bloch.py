@@ -1,0 +1,221 @@
+"""D(q) from the primitive cell against supercells, and what it refuses."""
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phojax.bloch import (
+    bloch_hessians,
+    check_beside_doubled_cell,
+    exact_dynamical_matrices,
+    exact_force_constants,
+    exact_hessians,
+)
+from phojax.checks import InputError
+from phojax.dynmat import dynamical_matrices
+from phojax.force_constants.hessian import hessian
+from phojax.neighbors import gather, scatter, separations
+from phojax.potentials.catalogue import potential
+from phojax.potentials.contract import Potential
+from phojax.potentials.ewald import ewald, summed
+from phojax.potentials.pair import Bound, buckingham, lennard_jones, pair_graph, pair_room
+from phojax.structure import structure, supercell
+from phojax.symmetry import space_group
+
+SHARED = pathlib.Path(os.environ.get("PHOJAX_SHARED", "../shared"))
+
+
+def triclinic():
+    cell = np.array([[3.9, 0.2, 0.0], [0.3, 4.1, 0.1], [-0.2, 0.4, 4.4]])
+    x = np.array([[0.02, 0.01, 0.0], [0.48, 0.55, 0.46], [0.1, 0.6, 0.3]]) @ cell
+    return structure(cell, x, np.array([11, 17, 11]))
+
+
+def rocksalt(a=5.64):
+    cell = a / 2 * (np.ones((3, 3)) - np.eye(3))
+    return structure(cell, np.array([[0, 0, 0], [a / 2] * 3]), np.array([11, 17]))
+
+
+def layered(loops: bool) -> Potential:
+    """Three layers of messages, in a loop of JAX's or one after the other."""
+    rng = np.random.default_rng(0)
+    F, cutoff = 6, 4.5
+    names = {"a": (3, F, F), "b": (3, F, F), "c": (3, 5, F), "d": (3, F, F), "out": (F, 1),
+             "species": (2, F)}  # fmt: skip
+    params = {name: jnp.asarray(0.5 * rng.normal(size=size)) for name, size in names.items()}
+
+    def energy(params, crystal, neighbors):
+        r = jnp.linalg.norm(separations(crystal, neighbors), axis=1)
+        window = jnp.where(r < cutoff, (1 - jnp.minimum(r / cutoff, 1) ** 2) ** 4, 0)[:, None]
+        basis = window * jnp.exp(-2 * (r[:, None] - jnp.linspace(1, 4, 5)) ** 2)
+        h = params["species"][(crystal.numbers == 17).astype(int)]
+
+        def layer(h, w):
+            sent = gather(h, neighbors.others) @ w["a"] + gather(h, neighbors.centers) @ w["b"]
+            message = jnp.tanh(sent) * (basis @ w["c"])
+            received = scatter(message, neighbors.centers, len(h))
+            return h + jnp.tanh(received @ w["d"]), None
+
+        each = {k: params[k] for k in "abcd"}
+        if loops:
+            h, _ = jax.lax.scan(jax.checkpoint(layer), h, each)
+        else:
+            for n in range(3):
+                h, _ = layer(h, {k: v[n] for k, v in each.items()})
+        return jnp.sum(jnp.tanh(h) @ params["out"])
+
+    return Potential(
+        "layers", params, energy, Bound(pair_graph, (cutoff,)), Bound(pair_room, (cutoff,)), None,
+        cutoff,
+    )  # fmt: skip
+
+
+def salt(charges):
+    short = buckingham({("Na", "Cl"): (1256.3, 0.3169, 0.0), ("Na", "Na"): (424.0, 0.3169, 1.05),
+                        ("Cl", "Cl"): (3488.0, 0.3169, 72.4)}, cutoff=6.0)  # fmt: skip
+    return summed(short, ewald(charges, cutoff=6.0))
+
+
+CASES = {
+    "pairs": lambda: (
+        lennard_jones({("Na", "Na"): (0.01, 3.0), ("Na", "Cl"): (0.02, 2.5),
+                       ("Cl", "Cl"): (0.01, 3.4)}, cutoff=6.5), triclinic(),
+    ),
+    "layers": lambda: (layered(False), triclinic()),
+    "layers in a loop": lambda: (layered(True), triclinic()),
+    "charges": lambda: (salt({"Na": 0.5, "Cl": -1.0}), triclinic()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equal_to_a_supercell_where_its_waves_fit(case):
+    model, crystal = CASES[case]()
+    matrix = np.array([[2, 0, 0], [0, 3, 0], [1, 0, 2]])
+    cells = supercell(crystal, matrix)
+    constants = hessian(model, cells, space_group(crystal)).force_constants
+    q = np.array(
+        [m @ np.linalg.inv(matrix).T for m in ([0, 0, 0], [1, 0, 0], [0, 1, 1], [1, 2, 3])]
+    )
+    wanted = np.asarray(dynamical_matrices(constants, jnp.asarray(q)))
+    found = np.asarray(exact_dynamical_matrices(model, crystal, q, columns=4))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * np.abs(wanted).max())
+    # and all of them together are the force constants
+    exact = exact_force_constants(model, cells, space_group(crystal), at_a_time=5)
+    scale = np.abs(np.asarray(constants.values)).max()
+    np.testing.assert_allclose(exact.values, constants.values, rtol=0, atol=1e-9 * scale)
+
+
+def test_symmetry_leaves_few_points():
+    model, crystal = potential("ions:NaCl"), rocksalt()
+    group, cells = space_group(crystal), supercell(crystal, (4, 4, 4))
+    asked = []
+    reduced = exact_force_constants(model, cells, group, on_part=lambda done, of: asked.append(of))
+    assert asked[0] == 8  # of 64
+    whole = exact_force_constants(model, cells)
+    scale = np.abs(np.asarray(whole.values)).max()
+    np.testing.assert_allclose(reduced.values, whole.values, rtol=0, atol=1e-10 * scale)
+
+
+def test_charges_have_a_non_analytic_limit():
+    model, crystal = salt({"Na": 1.0, "Cl": -1.0}), rocksalt()
+    toward = np.array([[0.0, 0, 0], [1, 0, 0], [1, 2, -1]])
+    limit = np.asarray(exact_hessians(model, crystal, np.zeros((3, 3)), toward))
+    close = np.asarray(exact_hessians(model, crystal, 1e-5 * toward))
+    np.testing.assert_allclose(limit[1:], close[1:], atol=1e-6 * np.abs(limit).max())
+    # Lyddane, Sachs, Teller: the part of K = 0 is 4π k_e/V Z Z' n n.
+    n = toward[2] @ np.linalg.inv(np.asarray(crystal.cell)).T
+    n /= np.linalg.norm(n)
+    Z = np.repeat([1.0, -1.0], 3) * np.tile(n, 2)
+    extra = 4 * np.pi * 14.3996454784936 / float(crystal.volume) * np.outer(Z, Z)
+    np.testing.assert_allclose(limit[2] - limit[0], extra, atol=1e-8 * np.abs(extra).max())
+
+
+@pytest.mark.parametrize(
+    "model", [layered(True), salt({"Na": 0.5, "Cl": -1.0})], ids=["layers", "charges"]
+)
+def test_gradients_in_q_positions_cell_and_parameters(model):
+    crystal = triclinic()
+    capacity = model.capacity(crystal)
+    graph = model.graph(crystal, capacity)
+    rng = np.random.default_rng(3)
+    size = 3 * len(crystal)
+    W = rng.normal(size=(size, size)) + 1j * rng.normal(size=(size, size))
+
+    def number(q, x, strain, factor):
+        from dataclasses import replace
+
+        moved = replace(
+            crystal, positions=x @ (jnp.eye(3) + strain), cell=crystal.cell @ (jnp.eye(3) + strain)
+        )
+        params = jax.tree.map(lambda leaf: leaf * factor, model.params)
+        H = bloch_hessians(replace(model, params=params), moved, graph, q[None])[0]
+        return jnp.sum((W * H).real)
+
+    at = (jnp.array([0.21, -0.13, 0.4]), crystal.positions, jnp.zeros((3, 3)), jnp.array(1.0))
+    slopes = jax.jit(jax.grad(number, argnums=(0, 1, 2, 3)))(*at)
+    value = jax.jit(number)
+    for place, slope in enumerate(slopes):
+        d = rng.normal(size=np.shape(slope))
+        h = 1e-4
+        ends = [
+            value(*(a + s * h * d if n == place else a for n, a in enumerate(at))) for s in (1, -1)
+        ]
+        ends2 = [
+            value(*(a + s * h / 2 * d if n == place else a for n, a in enumerate(at)))
+            for s in (1, -1)
+        ]
+        coarse, fine = (ends[0] - ends[1]) / (2 * h), (ends2[0] - ends2[1]) / h
+        wanted = (4 * fine - coarse) / 3
+        np.testing.assert_allclose(np.sum(slope * d), wanted, rtol=1e-6)
+
+
+def test_what_cannot_carry_waves_is_refused():
+    crystal = rocksalt()
+    q = np.array([[0.1, 0.0, 0.0]])
+
+    def blind(params, crystal, neighbors):  # reads without gather
+        x = crystal.positions
+        apart = x[neighbors.others.index] - x[neighbors.centers.index]
+        apart = apart + neighbors.others.image @ crystal.cell
+        squared = jnp.where(neighbors.mask, jnp.sum(apart**2, axis=1), 1e4)
+        return params * jnp.sum(jnp.exp(-squared / 8))
+
+    def half_blind(params, crystal, neighbors):  # a sum without scatter
+        r = jnp.linalg.norm(separations(crystal, neighbors), axis=1)
+        density = jax.ops.segment_sum(jnp.exp(-r), neighbors.others.index, len(crystal))
+        return params * jnp.sum(jnp.sqrt(density))
+
+    graph = Bound(pair_graph, (4.5,)), Bound(pair_room, (4.5,))
+    with pytest.raises(InputError, match="other means"):
+        exact_hessians(Potential("blind", jnp.ones(()), blind, *graph, None, 4.5), crystal, q)
+    half = Potential("half", jnp.ones(()), half_blind, *graph, None, 4.5)
+    exact_hessians(half, triclinic(), q)  # wrong, and not seen by looking at it
+    with pytest.raises(InputError, match="½ 0 0"):
+        check_beside_doubled_cell(half, triclinic())
+    check_beside_doubled_cell(layered(True), triclinic())
+    with pytest.raises(InputError, match="supercell"):
+        exact_hessians(potential("ase:ase.calculators.lj:LennardJones"), crystal, q)
+    with pytest.raises(InputError, match="q has shape"):
+        exact_hessians(potential("ions:NaCl"), crystal, q[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chgnet", "nequix"])
+def test_networks(name):
+    if name == "nequix":
+        weights = SHARED / "models" / "nequix-mp-1-pft.nqx"
+        if not weights.exists():
+            pytest.skip(f"needs {weights}")
+        name = f"nequix:{weights}"
+    model, crystal = potential(name), rocksalt()
+    cells = supercell(crystal, (2, 2, 2))
+    group = space_group(crystal)
+    constants = hessian(model, cells, group).force_constants
+    q = jnp.array([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.5, 0.5, 0.0]])
+    wanted = np.asarray(dynamical_matrices(constants, q))
+    found = np.asarray(exact_dynamical_matrices(model, crystal, q))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * np.abs(wanted).max())
