@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +12,30 @@ import pytest
 from phojax.bloch import (
     bloch_hessians,
     check_beside_doubled_cell,
+    exact,
     exact_dynamical_matrices,
     exact_force_constants,
     exact_hessians,
 )
+from phojax.brillouin import gamma_mesh
 from phojax.checks import InputError
+from phojax.descriptors.displacements import (
+    displacement_tensor,
+    displacement_tensor_from_matrices,
+    oscillators,
+)
 from phojax.dynmat import dynamical_matrices
 from phojax.force_constants.hessian import hessian
+from phojax.modes import modes
 from phojax.neighbors import gather, scatter, separations
 from phojax.potentials.catalogue import potential
 from phojax.potentials.contract import Potential
 from phojax.potentials.ewald import ewald, summed
-from phojax.potentials.pair import Bound, buckingham, lennard_jones, pair_graph, pair_room
+from phojax.potentials.pair import Bound, buckingham, lennard_jones, pair_graph, pair_room, springs
+from phojax.screening.supercell_check import supercell_check
 from phojax.structure import structure, supercell
 from phojax.symmetry import space_group
+from phojax.velocities import group_velocities
 
 SHARED = pathlib.Path(os.environ.get("PHOJAX_SHARED", "../shared"))
 
@@ -146,8 +157,6 @@ def test_gradients_in_q_positions_cell_and_parameters(model):
     W = rng.normal(size=(size, size)) + 1j * rng.normal(size=(size, size))
 
     def number(q, x, strain, factor):
-        from dataclasses import replace
-
         moved = replace(
             crystal, positions=x @ (jnp.eye(3) + strain), cell=crystal.cell @ (jnp.eye(3) + strain)
         )
@@ -219,3 +228,70 @@ def test_networks(name):
     wanted = np.asarray(dynamical_matrices(constants, q))
     found = np.asarray(exact_dynamical_matrices(model, crystal, q))
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * np.abs(wanted).max())
+
+
+def test_everything_that_takes_force_constants_takes_a_potential():
+    """Where forces end inside the supercell, interpolation is exact as well."""
+    model = lennard_jones({("Na", "Na"): (0.01, 3.0), ("Na", "Cl"): (0.02, 2.5),
+                           ("Cl", "Cl"): (0.01, 3.4)}, cutoff=6.0)  # fmt: skip
+    crystal = triclinic()
+    constants = hessian(model, supercell(crystal, (4, 4, 4)), space_group(crystal)).force_constants
+    held = exact(model, crystal)
+    mesh = gamma_mesh((3, 3, 2), space_group(crystal))
+    ends = []
+    for source in (constants, held):
+        found = modes(source, jnp.asarray(mesh.q), jnp.asarray(mesh.weights))
+        kept = oscillators(found, 1e-6).kept
+        U = displacement_tensor(found, 300.0, kept)
+        ends.append((found.eigenvalues, U, group_velocities(source, found).vectors))
+    for a, b in zip(*ends, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-9 * float(jnp.abs(a).max()))
+
+
+def test_gradient_of_displacements_on_the_exact_mesh():
+    model, crystal = layered(True), triclinic()
+    # its random surface has no minimum here: springs that hold every atom in the crystal
+    model = summed(model, springs({("Na", "Cl"): (6.0, 2.5), ("Na", "Na"): (6.0, 2.5),
+                                   ("Cl", "Cl"): (6.0, 2.5)}, cutoff=5.2))  # fmt: skip
+    held = exact(model, crystal)
+    mesh = gamma_mesh((2, 2, 2), None)
+    q, weights = jnp.asarray(mesh.q), jnp.asarray(mesh.weights)
+    lowest = np.linalg.eigvalsh(np.asarray(dynamical_matrices(held, q[1:]))).min()
+    assert lowest > 1e-3
+
+    @jax.jit
+    def msd(strain, factor):
+        turn = jnp.eye(3) + strain
+        moved = replace(crystal, positions=crystal.positions @ turn, cell=crystal.cell @ turn)
+        params = jax.tree.map(lambda leaf: leaf * factor, model.params)
+        part = replace(held.exact, potential=replace(model, params=params))
+        D = dynamical_matrices(replace(held, crystal=moved, exact=part), q)
+        return jnp.trace(displacement_tensor_from_matrices(D, q, weights, moved, 300.0, 1e-6)[0])
+
+    at = (jnp.zeros((3, 3)), jnp.array(1.0))
+    slopes = jax.grad(msd, argnums=(0, 1))(*at)
+    d = np.random.default_rng(5).normal(size=(3, 3))
+    h = 1e-4
+    for change, slope in (
+        (lambda s: msd(s * d, 1.0), np.sum(slopes[0] * d)), (lambda s: msd(at[0], 1 + s), slopes[1])
+    ):  # fmt: skip
+        coarse = (change(h) - change(-h)) / (2 * h)
+        fine = (change(h / 2) - change(-h / 2)) / h
+        np.testing.assert_allclose(slope, (4 * fine - coarse) / 3, rtol=1e-6)
+
+
+def test_a_supercell_that_is_large_enough_and_one_that_is_not():
+    model = lennard_jones({("Na", "Na"): (0.01, 3.0), ("Na", "Cl"): (0.02, 2.5),
+                           ("Cl", "Cl"): (0.01, 3.4)}, cutoff=6.0)  # fmt: skip
+    crystal = triclinic()
+    how = {"mobile": "Na", "temperature": 300.0}
+    large = supercell_check(model, supercell(crystal, (4, 4, 4)), None, **how)
+    assert large.by_band_THz.max() < 1e-6
+    assert abs(large.msd_error) < 1e-9
+    small = supercell_check(model, supercell(crystal, (1, 1, 1)), None, **how)
+    assert small.by_band_THz.max() > 0.05
+    assert len(small.as_record()["difference_by_band_THz"]) == 9
+    assert "off by up to" in small.said()
+    q = small.q
+    for n in range(1, 9):  # none of them fits a supercell of this many cells
+        assert np.all(np.abs(n * q - np.rint(n * q)).max(axis=1) > 1e-3)

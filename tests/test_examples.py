@@ -49,3 +49,10 @@ def test_lines_of_the_readme():
 def test_examples_are_short():
     for path in (ROOT / "examples").glob("*.py"):
         assert len(path.read_text().splitlines()) <= 100, path
+
+
+def test_phonons_without_supercells():
+    errors = load("phonons_without_supercells").main()
+    assert list(errors) == [2, 3, 4, 6, 8]
+    assert errors[2] > 0.05  # a supercell that is too small
+    assert errors[8] < 1e-5  # wider than the potential reaches

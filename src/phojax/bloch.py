@@ -28,10 +28,12 @@ from jaxtyping import Array, Complex, Float
 
 from phojax.bloch_waves import AXIS, operations_in
 from phojax.checks import check_float64, check_shape, fail
+from phojax.dynmat import Interpolation
 from phojax.force_constants.container import ForceConstants, force_constants
 from phojax.forces import energy
 from phojax.neighbors import carrying
 from phojax.potentials.contract import Potential, check_elements
+from phojax.pytree import pytree
 from phojax.structure import Structure, Supercell, commensurate_points, supercell
 from phojax.symmetry import SpaceGroup
 
@@ -170,6 +172,56 @@ def exact_hessians(
             "Use a supercell",
         )
     return (found + adjoint) / 2
+
+
+@pytree(static=("columns",))
+class Exact:
+    """A potential as a part of `dynmat.Interpolation`.
+
+    Attributes:
+        potential: As for `bloch_hessians`.
+        graph: Of the crystal, held fixed.
+        columns: Of a matrix computed at a time (static).
+    """
+
+    potential: Potential
+    graph: Any
+    columns: int | None = None
+
+    def hessians(
+        self,
+        crystal: Structure,
+        q: Float[Array, "q 3"],
+        directions: Float[Array, "q 3"] | None,
+    ) -> Complex[Array, "q mode mode"]:
+        """Return Φ(q) of the crystal, eq. (1), in eV/Å²."""
+        return bloch_hessians(
+            self.potential, crystal, self.graph, q, directions, columns=self.columns
+        )
+
+
+def exact(potential: Potential, crystal: Structure, *, columns: int | None = None) -> Interpolation:
+    """Return what gives D(q) of a potential, for all that takes force constants at any q (host).
+
+    Modes, bands, velocities and descriptors on meshes then interpolate nothing.
+    Derivatives with respect to q, positions, cell (`crystal` of the result), masses and
+    parameters go through.
+
+    Args:
+        potential: As for `bloch_hessians`.
+        crystal: Concrete, relaxed; best the primitive cell.
+        columns: Of a matrix computed at a time; all by default.
+
+    Raises:
+        InputError: as `exact_hessians`.
+    """
+    check_float64("positions", crystal.positions)
+    check_elements(potential, crystal)
+    check_carries_waves(potential, crystal)
+    n = 3 * len(crystal)
+    graph = potential.graph(crystal, potential.capacity(crystal))
+    part = Exact(potential, graph, columns)
+    return Interpolation(crystal, jnp.zeros((0, 3), jnp.int32), jnp.zeros((0, n, n)), exact=part)
 
 
 def check_carries_waves(potential: Potential, crystal: Structure) -> None:
@@ -344,9 +396,11 @@ class _Star:
 
 
 __all__ = [
+    "Exact",
     "bloch_hessians",
     "check_beside_doubled_cell",
     "check_carries_waves",
+    "exact",
     "exact_dynamical_matrices",
     "exact_force_constants",
     "exact_hessians",

@@ -12,6 +12,8 @@ q is given in units of the reciprocal vectors: q·r = 2π q·x with x fractional
 Source: Born, Huang, Dynamical Theory of Crystal Lattices (1954), § 38.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
@@ -33,13 +35,14 @@ from phojax.structure import Structure
 
 @pytree(static=("free",))
 class Interpolation:
-    """Force constants laid out for eq. (1): what gives D at any q.
+    """What gives D at any q: force constants laid out for eq. (1), or a potential (`bloch`).
 
     Attributes:
         crystal: The primitive cell; atoms with number 0 are padding.
         lattice: R, in units of the primitive vectors.
         values: Φ^R_iα,jβ, eV/Å²; of the short-ranged part where there are dipoles.
         dipoles: None without the non-analytic term.
+        exact: What is not interpolated: has a method `hessians` as `bloch.Exact`.
         free: Whether the crystal may move as a whole (static).
     """
 
@@ -47,6 +50,7 @@ class Interpolation:
     lattice: Int[Array, "R 3"]
     values: Float[Array, "R mode mode"]
     dipoles: Dipoles | None = None
+    exact: Any = None
     free: bool = True
 
 
@@ -94,7 +98,7 @@ def interpolation(
         short.images.lattice,
         by_vector.reshape(-1, n, n),
         charged,
-        force_constants.free,
+        free=force_constants.free,
     )
 
 
@@ -135,6 +139,9 @@ def dynamical_matrices(
     if held.dipoles is not None:
         extra = dipole_matrices(held.dipoles, crystal, q, directions)
         real, imaginary = real + extra.real, imaginary + extra.imag
+    if held.exact is not None:
+        more = held.exact.hessians(crystal, q, directions)
+        real, imaginary = real + more.real, imaginary + more.imag
     root = 1 / jnp.sqrt(jnp.repeat(crystal.masses, 3))
     real, imaginary = (part * (root[:, None] * root / 2) for part in (real, imaginary))
     return lax.complex(real + real.swapaxes(1, 2), imaginary - imaginary.swapaxes(1, 2))

@@ -106,6 +106,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "the folder phonopy-text)",
     )
     add(
+        "--check-supercell",
+        action="store_true",
+        help="compare the supercell at some q between those that fit it with the exact D(q) of the "
+        "potential, which needs none (networks and pair potentials of phojax, width 0)",
+    )
+    add(
         "--third-order",
         action="store_true",
         help="third-order force constants of the potential as well: fc3.hdf5 (phono3py), "

@@ -33,6 +33,7 @@ from phojax.screening.prepare import Plan, planned
 from phojax.screening.row import PhononRow, row_from_force_constants, row_from_potential, versions
 from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint, identity, key_of
+from phojax.screening.supercell_check import supercell_check
 from phojax.screening.user import source_digest, user_function
 
 _COLUMNS_PER_FORCE_CALL = 4.0  # cost of a Hessian-vector product in force calls
@@ -66,6 +67,8 @@ def run(options: argparse.Namespace) -> int:
     jobs = jobs_of(options)
     if options.third_order and any(job.is_phonopy for job in jobs):
         raise fail("--third-order with a phonopy file", "structure files and a potential")
+    if options.check_supercell and any(job.is_phonopy for job in jobs):
+        raise fail("--check-supercell with a phonopy file", "structure files and a potential")
     if options.third_cutoff is not None and not options.third_order:
         raise fail("--third-cutoff without --third-order", "both, or neither")
     model = None
@@ -139,6 +142,15 @@ def _done_or_computed(job: Job, model, settings, options, progress: Progress) ->
             cutoff, workers = options.third_cutoff, options.workers
             third = third_order_of(row, model, cutoff, progress, checkpoint, workers)
             write_third_order(job.folder, third)
+        if options.check_supercell:
+            assert model is not None
+            check = supercell_check(
+                model, row.force_constants.supercell, row.group, mobile=settings.mobile,
+                temperature=max(settings.temperatures), smallest_THz=settings.smallest_THz,
+                on_part=lambda done, of: progress("exact D(q)", done, of),
+            )  # fmt: skip
+            row.record["supercell_check"] = check.as_record()
+            row.record["notes"].append(check.said())
         progress("writing", 0, 0)
         _write(job, row, born, settings, options)
         return row.record
@@ -170,6 +182,8 @@ def _key(job: Job, model: Potential | None, settings: PhononSettings, options) -
     for name in settings.descriptors:
         parts[name] = source_digest(name)
     parts["export"] = sorted(options.export)
+    if options.check_supercell:
+        parts["check_supercell"] = True
     if options.third_order:
         parts["third_order"] = [True, options.third_cutoff]
     found = versions()
