@@ -153,6 +153,10 @@ def exact_hessians(
     towards = jnp.zeros_like(q) if directions is None else jnp.asarray(directions, q.dtype)
     check_shape("directions", towards, q.shape, "one per point")
     check_carries_waves(potential, crystal)
+    return _hermitian(potential, crystal, q, towards, columns)
+
+
+def _hermitian(potential: Potential, crystal: Structure, q, towards, columns) -> np.ndarray:
     capacity = potential.capacity(crystal)
     found, overflow = _hessians(potential, crystal, q, towards, capacity, columns)
     found = np.asarray(found)
@@ -293,7 +297,7 @@ def exact_force_constants(
     group: SpaceGroup | None = None,
     *,
     columns: int | None = None,
-    at_a_time: int = 32,
+    at_a_time: int = 8,
     on_part=lambda done, of: None,
 ) -> ForceConstants:
     """Return the force constants of a supercell that is never built, eq. (2) (host).
@@ -303,22 +307,24 @@ def exact_force_constants(
         cells: The supercell; only its primitive cell is evaluated.
         group: Of the primitive cell, which must have it exactly; None to compute all points.
         columns: Of the matrix at one q computed at a time.
-        at_a_time: Points that one call on the device computes.
+        at_a_time: Points that one call on the device computes; one function is compiled for all.
         on_part: Called with (points done, of).
 
     Raises:
         InputError: as `exact_hessians`.
     """
+    check_float64("positions", cells.primitive.positions)
+    check_elements(potential, cells.primitive)
+    check_carries_waves(potential, cells.primitive)
     points = commensurate_points(cells)
     star = _Star(points, group)
     q = points[star.representatives]
-    filled = np.concatenate([q, np.repeat(q[-1:], -len(q) % min(at_a_time, len(q)), axis=0)])
-    step = min(at_a_time, len(q))
+    filled = np.concatenate([q, np.repeat(q[-1:], -len(q) % at_a_time, axis=0)])
     found = []
-    for first in range(0, len(filled), step):
+    for first in range(0, len(filled), at_a_time):
         on_part(first, len(q))
-        part = jnp.asarray(filled[first : first + step])
-        found.append(exact_hessians(potential, cells.primitive, part, columns=columns))
+        part = jnp.asarray(filled[first : first + at_a_time])
+        found.append(_hermitian(potential, cells.primitive, part, jnp.zeros_like(part), columns))
     on_part(len(q), len(q))
     n = len(cells.primitive)
     whole = star.unfolded(np.concatenate(found)[: len(q)], np.asarray(cells.primitive.fractional))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from phojax.bloch import exact, exact_force_constants
+from phojax.bloch import exact_dynamical_matrices, exact_force_constants
 from phojax.descriptors.displacements import displacement_tensor_from_matrices
 from phojax.dynmat import dynamical_matrices
 from phojax.potentials.contract import Potential
@@ -100,7 +100,7 @@ def supercell_check(
     """Return the check of a supercell (host); it is not built.
 
     Args:
-        potential: That `bloch.exact` takes; at width 0.
+        potential: That `bloch` takes; at width 0.
         cells: Of the relaxed primitive cell.
         group: Its space group; None to use none.
         mobile: Symbol of the mobile element.
@@ -110,18 +110,19 @@ def supercell_check(
         on_part: Called with (points of the supercell done, of).
 
     Raises:
-        InputError: as `bloch.exact`.
+        InputError: as `bloch.exact_hessians`.
     """
     crystal = cells.primitive
     q = jnp.asarray(incommensurate_points(points))
-    sources = (exact(potential, crystal),
-               exact_force_constants(potential, cells, group, on_part=on_part))  # fmt: skip
+    constants = exact_force_constants(potential, cells, group, on_part=on_part)
+    matrices = (
+        exact_dynamical_matrices(potential, crystal, q), dynamical_matrices(constants, q)
+    )  # fmt: skip
     weights = jnp.full(points, 1 / points)
     floor = float(eigenvalue_from_THz(jnp.asarray(smallest_THz)))
     moving = np.array([symbol == mobile for symbol in crystal.symbols])
     nu, msd = [], []
-    for source in sources:
-        D = dynamical_matrices(source, q)
+    for D in matrices:
         nu.append(np.asarray(frequency_THz(jnp.asarray(np.linalg.eigvalsh(np.asarray(D))))))
         U = displacement_tensor_from_matrices(D, q, weights, crystal, temperature, floor)
         msd.append(float(np.trace(np.asarray(U), axis1=1, axis2=2)[moving].mean()))
