@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("reference", type=pathlib.Path)
     parser.add_argument("screens", nargs="+", metavar="LABEL=SCREEN")
     options = parser.parse_args()
-    reference = pd.read_csv(options.reference)
+    # "NaN" is a compound here.
+    reference = pd.read_csv(options.reference, keep_default_na=False, na_values=[""])
     found = {}
     for item in options.screens:
         label, _, folder = item.partition("=")

@@ -103,7 +103,9 @@ def read_table(path: pathlib.Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(path)
-        return pd.read_csv(path, low_memory=False)
+        # "NaN" is a compound: what is a text stays as it is.
+        plain = dict.fromkeys(("id", "formula", "chemical_system", "status", "flags"), str)
+        return pd.read_csv(path, low_memory=False, converters=plain)
     except (ValueError, OSError) as error:
         raise fail(f"{path} cannot be read ({error})", "a table as Parquet or CSV") from error
 

@@ -7,6 +7,7 @@ is symmetrised here: sum rules are enforced, and their residuals reported, furth
 
 import pathlib
 import re
+import warnings
 from typing import Any
 
 import jax.numpy as jnp
@@ -170,13 +171,16 @@ def phonopy_of(cells: Supercell) -> Phonopy:
         InputError: phonopy finds a smaller primitive cell in atoms that are all the same.
     """
     P = np.asarray(cells.matrix)
-    phonon = Phonopy(
-        phonopy_atoms(cells.primitive),
-        # phonopy keeps the handedness of the cell; -P spans the same lattice.
-        (P * round(np.sign(np.linalg.det(P)))).T,
-        primitive_matrix=np.eye(3),
-        log_level=0,
-    )
+    with warnings.catch_warnings():
+        # A supercell of lower symmetry is our choice, and only written here.
+        warnings.filterwarnings("ignore", ".*Point group symmetries", UserWarning)
+        phonon = Phonopy(
+            phonopy_atoms(cells.primitive),
+            # phonopy keeps the handedness of the cell; -P spans the same lattice.
+            (P * round(np.sign(np.linalg.det(P)))).T,
+            primitive_matrix=np.eye(3),
+            log_level=0,
+        )
     if len(phonon.primitive) != len(cells.primitive):
         raise fail(
             f"phonopy makes {len(phonon.primitive)} atoms of the primitive cell",
