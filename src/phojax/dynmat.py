@@ -42,16 +42,16 @@ class Interpolation:
         lattice: R, in units of the primitive vectors.
         values: Φ^R_iα,jβ, eV/Å²; of the short-ranged part where there are dipoles.
         dipoles: None without the non-analytic term.
-        exact: What is not interpolated: has a method `hessians` as `bloch.Exact`.
         free: Whether the crystal may move as a whole (static).
+        exact: What is not interpolated: has a method `hessians` as `bloch.Exact`.
     """
 
     crystal: Structure
     lattice: Int[Array, "R 3"]
     values: Float[Array, "R mode mode"]
     dipoles: Dipoles | None = None
-    exact: Any = None
     free: bool = True
+    exact: Any = None
 
 
 def interpolation(
@@ -98,7 +98,7 @@ def interpolation(
         short.images.lattice,
         by_vector.reshape(-1, n, n),
         charged,
-        free=force_constants.free,
+        force_constants.free,
     )
 
 
