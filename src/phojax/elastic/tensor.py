@@ -42,7 +42,7 @@ from phojax.elastic.symmetric import (
     independent_strains,
     without_symmetry,
 )
-from phojax.force_constants.hessian import gaussian_displacements
+from phojax.force_constants.parts import gaussian_displacements
 from phojax.force_constants.reduction import (
     Displacements,
     all_displacements,

@@ -14,9 +14,7 @@ effective harmonic force constants of that Gaussian ensemble. It is taken over p
 odd anharmonicity cancels, and the ξ depend on the seed alone, not on σ.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,6 +25,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from phojax.checks import check_float64, fail
 from phojax.force_constants.container import ForceConstants, force_constants
+from phojax.force_constants.parts import (
+    Ensemble,
+    at_a_time,
+    gaussian_displacements,
+    responses_in_parts,
+)
 from phojax.force_constants.reduction import (
     Displacements,
     from_responses,
@@ -113,11 +117,6 @@ def responses(
 
     # Not `jax.linearize`: as fast for the few rows there are, but twice as long to compile.
     return jax.lax.map(response, (atoms, directions), batch_size=batch)
-
-
-def gaussian_displacements(key: jax.Array, pair: int, atoms: int) -> Float[Array, "atom 3"]:
-    """Return ξ of eq. (2) for one pair: standard normal, the same for every width."""
-    return jax.random.normal(jax.random.fold_in(key, pair), (atoms, 3), float)
 
 
 def displaced_responses(
@@ -224,58 +223,26 @@ def hessian(
     crystal = supercell.structure
     check_float64("positions", crystal.positions)
     check_elements(potential, crystal)
-    if width < 0 or (width > 0 and (pairs < 1 or key is None)):
-        raise fail(
-            f"width {width} Å with {pairs} pairs and {'a' if key is not None else 'no'} key",
-            "a width of at least 0 and, above 0, at least one pair and a random key",
-        )
+    ensemble = Ensemble(width, pairs, key)
     if step is not None and not step > 0:
         raise fail(f"a displacement of {step} Å", "a positive length such as 0.01")
     if step is None and potential.derivatives == 1:
         raise fail(f"second derivatives of {potential.name}, which gives forces alone",
                    "step=, the displacement in Å for differences of forces")  # fmt: skip
-    in_cpu = jax.default_backend() == "cpu" and not potential.on_host
-    batch = batch or (1 if in_cpu else 16)
-    workers = 1 if potential.on_host else workers or ((os.cpu_count() or 1) if in_cpu else 1)
+    batch, workers = at_a_time(potential, batch, workers)
     rows = displacements or independent_displacements(supercell, group)
     evaluate = _Evaluation(potential, supercell, rows, batch, step, room)
-    signs = (1, -1) if width > 0 else (0,)
-    count = pairs if width > 0 else 1
     size = _HOST_ROWS if potential.on_host else len(rows) if room is None else _SHARED_ROWS
-    parts = {
-        f"{pair}:{sign}:{start}": (pair, sign, start)
-        for pair in range(count) for sign in signs for start in range(0, len(rows), size)
-    }  # fmt: skip
-    done = {} if done is None else done
-
-    def part(pair: int, sign: int, start: int) -> np.ndarray:
-        shift = jnp.zeros_like(crystal.positions)
-        if key is not None and width > 0:
-            shift = sign * width * gaussian_displacements(key, pair, len(crystal))
-        return evaluate(shift, start, size)
-
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = {name: pool.submit(part, *parts[name]) for name in parts if name not in done}
-        try:
-            finished = len(parts) - len(waiting)
-            if on_part is not None:
-                on_part(finished, len(parts))
-            for name, future in waiting.items():
-                done[name] = future.result()
-                finished += 1
-                if on_part is not None:
-                    on_part(finished, len(parts))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-    found = np.concatenate([done[name] for name in parts])
-    found = found.reshape(count, len(signs), len(rows), len(crystal), 3).mean(axis=1)
+    found = responses_in_parts(
+        evaluate, ensemble, len(crystal), len(rows), size, workers=workers, on_part=on_part,
+        done=done,
+    )  # fmt: skip
+    count = ensemble.count
     values = jnp.asarray(np.stack([from_responses(rows, one) for one in found]))
     raw = force_constants(values.mean(axis=0), supercell)
     mean, removed = enforced(raw)
     each = jax.jit(jax.vmap(lambda v: projected(v, supercell)))(values) if count > 1 else values
-    columns = len(rows) * len(signs) * count
+    columns = len(rows) * len(ensemble.signs) * count
     return HessianResult(mean, removed, width, each, columns, step, antisymmetric_ratio(raw))
 
 

@@ -18,9 +18,9 @@ from jaxtyping import Array, Float, Int
 from phojax.checks import fail
 from phojax.force_constants.hessian import (
     displaced_responses,
-    gaussian_displacements,
     responses,
 )
+from phojax.force_constants.parts import gaussian_displacements
 from phojax.potentials.contract import Potential, check_elements, why
 from phojax.structure import Structure
 

@@ -20,9 +20,7 @@ largest component is 50 eV/Å³ at the point and 4 over differences of 0.01 Å. 
 steps and at (2) at several widths before believing (1).
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -33,7 +31,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from phojax.checks import check_float64, fail
-from phojax.force_constants.hessian import gaussian_displacements
+from phojax.force_constants.parts import Ensemble, at_a_time, responses_in_parts
 from phojax.force_constants.shells import shell_cutoff
 from phojax.force_constants.third_container import ThirdOrder, third_order
 from phojax.force_constants.third_reduction import (
@@ -231,45 +229,19 @@ def third_order_by_autodiff(
     crystal = supercell.structure
     check_float64("positions", crystal.positions)
     check_elements(potential, crystal)
-    _check(potential, width, pairs, key, step, (cutoff, shell, displacements))
+    ensemble = Ensemble(width, pairs, key)
+    _check(potential, step, (cutoff, shell, displacements))
     if shell is not None:
         cutoff = shell_cutoff(supercell, shell)
-    in_cpu = jax.default_backend() == "cpu" and not potential.on_host
-    batch = batch or (1 if in_cpu else 16)
-    workers = 1 if potential.on_host else workers or ((os.cpu_count() or 1) if in_cpu else 1)
+    batch, workers = at_a_time(potential, batch, workers)
     rows = displacements or independent_pairs(supercell, group, cutoff)
     evaluate = _Evaluation(potential, supercell, rows, batch, step)
     size = min(len(rows), _HOST_ROWS if potential.on_host else max(_ROWS, 4 * batch))
-    signs, count = ((1, -1), pairs) if width > 0 else ((0,), 1)
-    parts = {
-        f"{pair}:{sign}:{start}": (pair, sign, start)
-        for pair in range(count) for sign in signs for start in range(0, len(rows), size)
-    }  # fmt: skip
-    done = {} if done is None else done
-
-    def part(pair: int, sign: int, start: int) -> np.ndarray:
-        shift = jnp.zeros_like(crystal.positions)
-        if key is not None and width > 0:
-            shift = sign * width * gaussian_displacements(key, pair, len(crystal))
-        return evaluate(shift, start, size)
-
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = {name: pool.submit(part, *parts[name]) for name in parts if name not in done}
-        try:
-            finished = len(parts) - len(waiting)
-            if on_part is not None:
-                on_part(finished, len(parts))
-            for name, future in waiting.items():
-                done[name] = future.result()
-                finished += 1
-                if on_part is not None:
-                    on_part(finished, len(parts))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-    found = np.concatenate([done[name] for name in parts])
-    found = found.reshape(count, len(signs), len(rows), len(crystal), 3).mean(axis=1)
+    found = responses_in_parts(
+        evaluate, ensemble, len(crystal), len(rows), size, workers=workers, on_part=on_part,
+        done=done,
+    )  # fmt: skip
+    count = ensemble.count
     raw, misfit = from_pair_responses(rows, found.mean(axis=0))
     values, residuals = settled(jnp.asarray(raw), rows.known, supercell, rows.cutoff)
     error = None
@@ -281,23 +253,18 @@ def third_order_by_autodiff(
     return ThirdOrderResult(
         third_order(values, supercell, rows.cutoff),
         replace(residuals, space_group=misfit),
-        len(rows) * len(signs) * count,
+        len(rows) * len(ensemble.signs) * count,
         width,
         step,
         error,
     )
 
 
-def _check(potential: Potential, width, pairs, key, step, cutoffs) -> None:
+def _check(potential: Potential, step, cutoffs) -> None:
     if sum(x is not None for x in cutoffs) > 1:
         raise fail("several of cutoff, shell and displacements", "one of them, or none")
     if cutoffs[0] is not None and not cutoffs[0] > 0:
         raise fail(f"a cutoff of {cutoffs[0]} Å", "a positive length, or None for none")
-    if width < 0 or (width > 0 and (pairs < 1 or key is None)):
-        raise fail(
-            f"width {width} Å with {pairs} pairs and {'a' if key is not None else 'no'} key",
-            "a width of at least 0 and, above 0, at least one pair and a random key",
-        )
     if step is not None and not step > 0:
         raise fail(f"a displacement of {step} Å", "a positive length such as 0.01")
     if step is None and potential.derivatives is not None and potential.derivatives < 3:
