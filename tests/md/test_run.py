@@ -67,18 +67,22 @@ def test_another_key_begins_anew(tmp_path):
     assert seen[0] <= CHUNK * 2
 
 
-def test_a_graph_that_overflows_is_made_larger():
+@pytest.mark.parametrize("share", [1.0, 0.04])
+def test_a_graph_that_overflows_is_made_larger(share):
+    """By a little, or from next to nothing, as for neighbours that a crystal at rest has not."""
     crystal = argon((1, 1, 2))
     given = at_temperatures(crystal, [60.0])
     enough = ARGON.capacity(crystal)
     real = int(ARGON.graph(crystal, enough).mask.sum())
 
     def scant(crystal):
-        return enough._replace(pairs=real + 2)
+        each = max(1, int(share * enough.each)) if enough.each else 0
+        return enough._replace(pairs=int(share * real) + 2, each=each)
 
     small = run(replace(ARGON, capacity=scant), given, SHORT)
     large = run(ARGON, given, SHORT)
-    assert any("more room" in remark for remark in small.remarks)
+    if share == 1:  # what is too small from the start is made larger before
+        assert any("more room" in remark for remark in small.remarks)
     assert not large.remarks
     # Other paddings, other orders of summation: the same up to what chaos makes of rounding.
     np.testing.assert_allclose(small.state.positions, large.state.positions, atol=1e-8)

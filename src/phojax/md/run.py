@@ -29,8 +29,8 @@ from phojax.units import KB
 CHUNK = 50
 """Frames that stay on the device at a time."""
 
-_GROWTH = 1.2
-_MOST_GROWTHS = 12
+_GROWTHS = (1.2, 1.2, *10 * (2.0,))  # at one place, one after the other
+_RATTLED = 0.15  # Å: hot crystals have neighbours that those at rest do not have
 
 Report = Callable[[str, int, int, str], None]
 """(stage, steps done, of, remark) -> None."""
@@ -143,12 +143,12 @@ def run(
         )  # fmt: skip
         overflow = np.asarray(overflow)
         if overflow.any():
-            growths += 1
-            if growths > _MOST_GROWTHS:
+            if growths == len(_GROWTHS):
                 state = _given_up(state, overflow, reasons)
                 growths = 0
                 continue
-            capacity = grown(capacity, _GROWTH)
+            capacity = grown(capacity, _GROWTHS[growths])
+            growths += 1
             remarks.append(f"the graph needed more room at step {int(state.step)}")
             continue
         growths = 0
@@ -225,9 +225,15 @@ def _with_skin(potential: Potential, skin: float) -> Potential:
 
 
 def _capacity(potential: Potential, given: Systems) -> Hashable:
-    inside = [
-        potential.capacity(in_precision_of(potential, single(given, n))) for n in range(len(given))
-    ]
+    rng, inside = np.random.default_rng(0), []
+    for number in range(len(given)):
+        crystal = in_precision_of(potential, single(given, number))
+        x = np.asarray(crystal.positions)
+        rattled = (x + rng.normal(scale=_RATTLED, size=x.shape)).astype(x.dtype)
+        inside += [
+            potential.capacity(crystal),
+            potential.capacity(replace(crystal, positions=jnp.asarray(rattled))),
+        ]
     return largest(inside)
 
 
@@ -237,11 +243,11 @@ def _begun(potential, given: Systems, capacity, about) -> tuple[State, Hashable]
         structure = jax.tree.structure(capacity)
         capacity = jax.tree.unflatten(structure, about["capacity"])
         return started(potential, given, capacity)[0], capacity
-    for _ in range(_MOST_GROWTHS):
+    for growth in _GROWTHS:
         state, overflow = started(potential, given, capacity)
         if not bool(jnp.any(overflow)):
             break
-        capacity = grown(capacity, _GROWTH)
+        capacity = grown(capacity, growth)
     else:
         raise fail(f"the neighbours of {potential.name} do not fit", "finite positions")
     if not bool(jnp.any(state.alive)):
