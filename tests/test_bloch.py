@@ -16,6 +16,7 @@ from phojax.bloch import (
     exact_dynamical_matrices,
     exact_force_constants,
     exact_hessians,
+    independent_columns,
 )
 from phojax.brillouin import gamma_mesh
 from phojax.checks import InputError
@@ -32,6 +33,9 @@ from phojax.potentials.catalogue import potential
 from phojax.potentials.contract import Potential
 from phojax.potentials.ewald import ewald, summed
 from phojax.potentials.pair import Bound, buckingham, lennard_jones, pair_graph, pair_room, springs
+from phojax.screening.prepare import planned
+from phojax.screening.row import row_from_potential
+from phojax.screening.settings import PhononSettings
 from phojax.screening.supercell_check import supercell_check
 from phojax.structure import structure, supercell
 from phojax.symmetry import space_group
@@ -123,9 +127,10 @@ def test_equal_to_a_supercell_where_its_waves_fit(case):
 def test_symmetry_leaves_few_points():
     model, crystal = potential("ions:NaCl"), rocksalt()
     group, cells = space_group(crystal), supercell(crystal, (4, 4, 4))
-    asked = []
-    reduced = exact_force_constants(model, cells, group, on_part=lambda done, of: asked.append(of))
-    assert asked[0] == 8  # of 64
+    asked = independent_columns(cells, group)
+    assert asked.points == 8  # of 64
+    assert len(asked) == 18  # of 8 * 6: little groups relate them
+    reduced = exact_force_constants(model, cells, group)
     whole = exact_force_constants(model, cells)
     scale = np.abs(np.asarray(whole.values)).max()
     np.testing.assert_allclose(reduced.values, whole.values, rtol=0, atol=1e-10 * scale)
@@ -295,3 +300,57 @@ def test_a_supercell_that_is_large_enough_and_one_that_is_not():
     q = small.q
     for n in range(1, 9):  # none of them fits a supercell of this many cells
         assert np.all(np.abs(n * q - np.rint(n * q)).max(axis=1) > 1e-3)
+
+
+def near_springs():
+    """A surface of many bodies with a minimum, known to carry waves or not."""
+    model = summed(layered(True), springs({("Na", "Cl"): (6.0, 2.82), ("Na", "Na"): (3.0, 3.99),
+                                           ("Cl", "Cl"): (3.0, 3.99)}, cutoff=4.5))  # fmt: skip
+    return replace(model, name="own", carries_waves=False)
+
+
+def test_both_routes_of_a_calculation_are_the_same():
+    model, crystal = near_springs(), rocksalt()
+    settings = PhononSettings(relax=False, supercell_atoms=16, width=0.0, mesh=(2, 2, 2))
+    assert not planned(crystal, model, settings).by_waves  # nobody has looked at it
+    assert planned(crystal, replace(model, carries_waves=True), settings).by_waves
+    results = {}
+    for route in ("supercell", "primitive"):
+        asked = replace(settings, force_constants_from=route)
+        results[route] = row_from_potential("x", crystal, model, asked)
+    here, there = results["supercell"], results["primitive"]
+    assert here.record["force_constants"]["from"] == "supercell"
+    assert there.record["force_constants"]["from"] == "primitive cell"
+    a, b = (np.asarray(r.force_constants.values) for r in (here, there))
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * np.abs(a).max())
+    assert there.record["force_constants"]["hessian_vector_products"] < 18
+
+
+def test_a_row_with_nothing_interpolated():
+    model, crystal = near_springs(), rocksalt()
+    settings = PhononSettings(relax=False, supercell_atoms=64, width=0.0, mesh=(2, 2, 2))
+    whole = row_from_potential("x", crystal, model, settings)
+    exact_one = row_from_potential("x", crystal, model, replace(settings, exact=True))
+    assert whole.record["interpolated"]
+    assert not exact_one.record["interpolated"]
+    # At points of the mesh, which all fit this supercell, there is nothing to interpolate.
+    a, b = whole.analysis.on_mesh, exact_one.analysis.on_mesh
+    np.testing.assert_array_equal(a.q, b.q)
+    np.testing.assert_allclose(a.eigenvalues, b.eigenvalues, atol=1e-10 * a.eigenvalues.max())
+    for key, rel in (("msd_total_mean_A2", 1e-8), ("heat_capacity_eV_K_per_cell", 1e-8)):
+        assert exact_one.record[key]["300"] == pytest.approx(whole.record[key]["300"], rel=rel)
+    # between them there is
+    k = exact_one.record["debye_temperature_K"], whole.record["debye_temperature_K"]
+    assert k[0] == pytest.approx(k[1], rel=0.01)
+    assert k[0] != pytest.approx(k[1], rel=1e-9)
+
+
+def test_averages_need_supercells():
+    model = replace(near_springs(), smoothing_width=0.03)
+    for asked in ({"exact": True}, {"force_constants_from": "primitive"}):
+        with pytest.raises(InputError, match="width 0"):
+            planned(rocksalt(), model, PhononSettings(**asked))
+        with pytest.raises(InputError, match="width 0"):
+            PhononSettings(**asked, width=0.03)
+    with pytest.raises(InputError, match="auto, primitive or supercell"):
+        PhononSettings(force_constants_from="nothing")

@@ -9,13 +9,10 @@ is exact at any q, whatever the potential reaches: a message-passing potential s
 layers, farther than a supercell of a practical size.
 
 Eq. (2), over the N points whose waves fit a supercell, is what a calculation in that supercell
-would give. Symmetry leaves few of them to compute: an operation {W|w} with the Cartesian rotation R
-takes atom i to p(i) and Φ(q) to
-
-    Φ_p(i)p(j)(qW⁻¹) = R Φ_ij(q) Rᵀ,   Φ(-q) = Φ(q)*,
-    Φ_ij(q - G) = exp(iG·r_i) Φ_ij(q) exp(-iG·r_j).                                        (3)
+would give. Symmetry leaves few of their columns to compute (`bloch_symmetry`).
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,19 +23,64 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
+from phojax.bloch_symmetry import IndependentColumns
 from phojax.bloch_waves import AXIS, operations_in
 from phojax.checks import check_float64, check_shape, fail
 from phojax.dynmat import Interpolation
-from phojax.force_constants.container import ForceConstants, force_constants
+from phojax.force_constants.container import ForceConstants
+from phojax.force_constants.hessian import HessianResult, hessian_result
+from phojax.force_constants.parts import Ensemble, responses_in_parts
+from phojax.force_constants.parts import at_a_time as parts_at_a_time
 from phojax.forces import energy
 from phojax.neighbors import carrying
 from phojax.potentials.contract import Potential, check_elements
 from phojax.pytree import pytree
+from phojax.rooms import Room, in_room, room_of
 from phojax.structure import Structure, Supercell, commensurate_points, supercell
 from phojax.symmetry import SpaceGroup
 
 _HERMITIAN = 1e-8  # of the largest entry: beyond this something was read without its phase
-_SAME_POINT = 1e-6
+_LAYERS = 5
+_PART, _PART_CPU = 1024, 16  # columns that are lost at most where a calculation is interrupted
+_BUSY, _BUSY_CPU = 4096, 16  # atoms of all columns that go through side by side
+
+
+def bloch_columns(
+    potential: Potential,
+    crystal: Structure,
+    graph: Any,
+    q: Float[Array, "row 3"],
+    directions: Float[Array, "row 3"],
+    moved: Float[Array, "row atom 3"],
+    *,
+    at_a_time: int = 1,
+    real: bool = False,
+) -> Complex[Array, "row atom 3"]:
+    """Return Σ_j Φ_ij(q) u_j in eV/Å² for displacements u exp(iq·r) of the crystal; traceable.
+
+    Args:
+        potential: As for `bloch_hessians`.
+        crystal: Any cell.
+        graph: Of the crystal, held fixed.
+        q: Fractional, one per displacement.
+        directions: For point charges, from where Γ is approached, fractional; zeros for nowhere.
+        moved: u of one atom each, Cartesian, real.
+        at_a_time: Rows computed side by side; best a divisor of their number.
+        real: Whether 2q is a reciprocal vector in all rows, which takes half the work.
+    """
+    return jax.lax.map(
+        lambda row: _row(potential, crystal, graph, *row, real), (q, directions, moved),
+        batch_size=at_a_time,
+    )  # fmt: skip
+
+
+def _row(potential: Potential, crystal: Structure, graph: Any, q, towards, u, real: bool):
+    found = _column(potential, crystal, carrying(graph, q, towards), u, real)
+    angle = 2 * jnp.pi * crystal.fractional @ q
+    phase = jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+    # At home the wave of u is that of its atom; eq. (1) has it everywhere.
+    own = jnp.sum(jnp.where(jnp.any(u != 0, axis=1), phase, 0))
+    return (phase.conj() * own)[:, None] * found
 
 
 def bloch_hessians(
@@ -61,34 +103,33 @@ def bloch_hessians(
         graph: Of the crystal, held fixed.
         q: Fractional.
         directions: For point charges, from where Γ is approached, fractional; zeros for nowhere.
-        columns: Of the matrix computed at a time; all by default. Memory grows with it.
+        columns: Computed at a time, of one matrix or of several; by default those of one. Memory
+            grows with it.
     """
-    n = 3 * len(crystal)
+    n, count = 3 * len(crystal), len(q)
     units = jnp.eye(n, dtype=crystal.positions.dtype).reshape(n, -1, 3)
     towards = jnp.zeros_like(q) if directions is None else directions
-
-    def at(given):
-        waves = carrying(graph, *given)
-        found = jax.lax.map(
-            partial(_column, potential, crystal, waves), units, batch_size=min(columns or n, n)
-        )
-        angle = jnp.repeat(2 * jnp.pi * crystal.fractional @ given[0], 3)
-        phase = jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
-        return phase.conj()[:, None] * found.T * phase
-
-    return jax.lax.map(at, (q, towards))
+    found = bloch_columns(
+        potential, crystal, graph, jnp.repeat(q, n, axis=0), jnp.repeat(towards, n, axis=0),
+        jnp.tile(units, (count, 1, 1)), at_a_time=min(columns or n, n * count),
+    )  # fmt: skip
+    return found.reshape(count, n, n).swapaxes(1, 2)
 
 
-def _column(potential: Potential, crystal: Structure, waves: Any, unit) -> Complex[Array, " mode"]:
+def _column(
+    potential: Potential, crystal: Structure, waves: Any, unit: Float[Array, "atom 3"], real: bool
+) -> Complex[Array, "atom 3"]:
     """Return the change of the gradient at home where `unit` moves there, its images as waves."""
     leaves, tree = jax.tree.flatten(waves)
-    real = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
-    phases = [leaf for leaf, is_real in zip(leaves, real, strict=True) if is_real]
+    floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
+    phases = [leaf for leaf, is_phase in zip(leaves, floating, strict=True) if is_phase]
 
     def of(x, phases):
         left = iter(phases)
-        both = zip(leaves, real, strict=True)
-        graph = jax.tree.unflatten(tree, [next(left) if r else leaf for leaf, r in both])
+        both = zip(leaves, floating, strict=True)
+        graph = jax.tree.unflatten(
+            tree, [next(left) if is_phase else leaf for leaf, is_phase in both]
+        )
         return energy(potential, replace(crystal, positions=x), graph)
 
     # Phases are variables of both derivatives, so that whatever is read or summed takes part in
@@ -100,8 +141,9 @@ def _column(potential: Potential, crystal: Structure, waves: Any, unit) -> Compl
         still = [jnp.zeros_like(phase) for phase in phases]
         return jax.jvp(gradient, (crystal.positions, phases), (t, still))[1]
 
-    found = jax.vmap(part, axis_name=AXIS)(jnp.stack([unit, jnp.zeros_like(unit)]))
-    return jax.lax.complex(found[0].reshape(-1), found[1].reshape(-1))
+    parts = unit[None] if real else jnp.stack([unit, jnp.zeros_like(unit)])
+    found = jax.vmap(part, axis_name=AXIS)(parts)
+    return jax.lax.complex(found[0], jnp.zeros_like(found[0]) if real else found[1])
 
 
 @partial(jax.jit, static_argnames=("capacity", "columns"))
@@ -146,25 +188,34 @@ def exact_hessians(
     columns: int | None = None,
 ) -> Complex[np.ndarray, "q mode mode"]:
     """Return Φ(q), eq. (1), in eV/Å², Hermitian; arguments and errors as above (host)."""
-    check_float64("positions", crystal.positions)
-    check_elements(potential, crystal)
     q = jnp.asarray(q, crystal.positions.dtype)
     check_shape("q", q, (None, 3), "fractional, one row per point")
     towards = jnp.zeros_like(q) if directions is None else jnp.asarray(directions, q.dtype)
     check_shape("directions", towards, q.shape, "one per point")
-    check_carries_waves(potential, crystal)
-    return _hermitian(potential, crystal, q, towards, columns)
-
-
-def _hermitian(potential: Potential, crystal: Structure, q, towards, columns) -> np.ndarray:
+    _check_exact(potential, crystal)
     capacity = potential.capacity(crystal)
     found, overflow = _hessians(potential, crystal, q, towards, capacity, columns)
-    found = np.asarray(found)
+    return _hermitian(potential, _finite(potential, np.asarray(found), overflow))
+
+
+def _check_exact(potential: Potential, crystal: Structure) -> None:
+    check_float64("positions", crystal.positions)
+    check_elements(potential, crystal)
+    check_carries_waves(potential, crystal)
+
+
+def _finite(potential: Potential, found: np.ndarray, overflow) -> np.ndarray:
     if overflow or not np.all(np.isfinite(found)):
         raise fail(
             f"{potential.name} returned second derivatives that are not finite", "finite ones",
             "Check for overlapping atoms",
         )  # fmt: skip
+    return found
+
+
+def _hermitian(
+    potential: Potential, found: Complex[np.ndarray, "q mode mode"]
+) -> Complex[np.ndarray, "q mode mode"]:
     adjoint = found.conj().swapaxes(1, 2)
     size = np.abs(found).max(initial=1e-300)
     if np.abs(found - adjoint).max(initial=0.0) > _HERMITIAN * size:
@@ -191,6 +242,11 @@ class Exact:
     potential: Potential
     graph: Any
     columns: int | None = None
+
+    @property
+    def reach(self) -> float:
+        """A length in Å beyond which little is felt: some layers of messages."""
+        return _LAYERS * self.potential.cutoff
 
     def hessians(
         self,
@@ -219,9 +275,7 @@ def exact(potential: Potential, crystal: Structure, *, columns: int | None = Non
     Raises:
         InputError: as `exact_hessians`.
     """
-    check_float64("positions", crystal.positions)
-    check_elements(potential, crystal)
-    check_carries_waves(potential, crystal)
+    _check_exact(potential, crystal)
     n = 3 * len(crystal)
     graph = potential.graph(crystal, potential.capacity(crystal))
     part = Exact(potential, graph, columns)
@@ -241,11 +295,13 @@ def check_carries_waves(potential: Potential, crystal: Structure) -> None:
             f"D(q) without a supercell of {potential.name}, whose forces are predicted",
             "a potential with an energy", remedy,
         )  # fmt: skip
-    graph = potential.graph(crystal, potential.capacity(crystal))
-    waves = carrying(graph, jnp.zeros(3), jnp.zeros(3))
-    counted = operations_in(lambda x: energy(potential, replace(crystal, positions=x), waves),
-                            crystal.positions)  # fmt: skip
-    if counted == 0 and _has_images(graph):
+    capacity = potential.capacity(crystal)
+
+    def carried(crystal: Structure):
+        graph = potential.graph(crystal, capacity)
+        return energy(potential, crystal, carrying(graph, jnp.zeros(3), jnp.zeros(3)))
+
+    if not operations_in(carried, crystal) and _has_images(potential.graph(crystal, capacity)):
         raise fail(
             f"{potential.name}, which reads its neighbours by other means than neighbors.gather",
             "a potential that reads and sums through neighbors.gather and neighbors.scatter",
@@ -292,117 +348,119 @@ def _has_images(graph: Any) -> bool:
 
 
 def exact_force_constants(
+    potential: Potential, cells: Supercell, group: SpaceGroup | None = None, **how: Any
+) -> ForceConstants:
+    """Return the force constants of a supercell that is never built, eq. (2) (host).
+
+    Arguments and errors are those of `hessian_by_waves`; sum rules are enforced.
+    """
+    return hessian_by_waves(potential, cells, group, **how).force_constants
+
+
+def hessian_by_waves(
     potential: Potential,
     cells: Supercell,
     group: SpaceGroup | None = None,
     *,
-    columns: int | None = None,
-    at_a_time: int = 8,
-    on_part=lambda done, of: None,
-) -> ForceConstants:
-    """Return the force constants of a supercell that is never built, eq. (2) (host).
+    at_a_time: int | None = None,
+    workers: int | None = None,
+    room: Room | None = None,
+    on_part: Callable[[int, int], None] | None = None,
+    done: dict[str, np.ndarray] | None = None,
+) -> HessianResult:
+    """Return what `hessian` returns at width 0, from the primitive cell by eq. (2) (host).
 
     Args:
         potential: As for `bloch_hessians`.
         cells: The supercell; only its primitive cell is evaluated.
-        group: Of the primitive cell, which must have it exactly; None to compute all points.
-        columns: Of the matrix at one q computed at a time.
-        at_a_time: Points that one call on the device computes; one function is compiled for all.
-        on_part: Called with (points done, of).
+        group: Of the primitive cell, which must have it exactly; None to use time reversal alone.
+        at_a_time: Columns that go through side by side; by default what suits the device.
+        workers: Parts at a time, each in a thread of its own; likewise.
+        room: Shape that the primitive cell shares with others; its own by default.
+        on_part: Called with (parts finished, parts in all) before the first and after each one.
+        done: Columns of parts computed before, by name; finished ones are added to it.
 
     Raises:
         InputError: as `exact_hessians`.
     """
-    check_float64("positions", cells.primitive.positions)
-    check_elements(potential, cells.primitive)
-    check_carries_waves(potential, cells.primitive)
+    crystal = cells.primitive
+    _check_exact(potential, crystal)
+    n = len(crystal)
     points = commensurate_points(cells)
-    star = _Star(points, group)
-    q = points[star.representatives]
-    filled = np.concatenate([q, np.repeat(q[-1:], -len(q) % at_a_time, axis=0)])
-    found = []
-    for first in range(0, len(filled), at_a_time):
-        on_part(first, len(q))
-        part = jnp.asarray(filled[first : first + at_a_time])
-        found.append(_hermitian(potential, cells.primitive, part, jnp.zeros_like(part), columns))
-    on_part(len(q), len(q))
+    asked = independent_columns(cells, group)
+    _, workers = parts_at_a_time(potential, None, workers)
+    room = room or room_of(potential, crystal)
+    inside = jax.tree.map(lambda x: x[0], in_room([crystal], room.atoms))
+    in_cpu = jax.default_backend() == "cpu"
+    busy, part = (_BUSY_CPU, _PART_CPU) if in_cpu else (_BUSY, _PART)
+    at_a_time = min(part, at_a_time or max(1, busy // room.atoms))
+    whole = -(-part // at_a_time) * at_a_time  # parts have one shape, whatever is in them
+    moved = np.zeros((len(asked), room.atoms, 3))
+    moved[np.arange(len(asked)), asked.atoms] = asked.directions
+
+    def evaluate(shift, start: int, size: int) -> np.ndarray:
+        count = min(size, len(asked) - start)
+        rows = np.minimum(np.arange(start, start + whole), start + count - 1)
+        found, overflow = _some_columns(
+            potential, inside, jnp.asarray(asked.q[rows]), jnp.asarray(moved[rows]),
+            jnp.int32(count), room.capacity, at_a_time, asked.real,
+        )  # fmt: skip
+        found = _finite(potential, np.asarray(found), overflow)[:count, :n]
+        return np.concatenate([found.real, found.imag], axis=1)
+
+    # A part holds real parts, then imaginary ones: twice the atoms.
+    [parts] = responses_in_parts(
+        evaluate, Ensemble(0.0, 1, None), 2 * n, len(asked), part, workers=workers,
+        on_part=on_part, done=done,
+    )  # fmt: skip
+    found = asked.matrices(parts[:, :n] + 1j * parts[:, n:])
+    values = _in_supercell(_hermitian(potential, found), points, cells)
+    return replace(hessian_result(values[None], cells, 0.0, len(asked)), points=asked.points)
+
+
+def independent_columns(cells: Supercell, group: SpaceGroup | None) -> IndependentColumns:
+    """Return the columns at the points of a supercell that determine its force constants."""
+    return IndependentColumns(
+        commensurate_points(cells), np.asarray(cells.primitive.fractional), group
+    )
+
+
+def _in_supercell(
+    matrices: Complex[np.ndarray, "q mode mode"], points: Float[np.ndarray, "q 3"], cells: Supercell
+) -> Float[np.ndarray, "i jL 3 3"]:
+    """Return eq. (2)."""
     n = len(cells.primitive)
-    whole = star.unfolded(np.concatenate(found)[: len(q)], np.asarray(cells.primitive.fractional))
-    x = np.asarray(cells.primitive.fractional)
-    own = np.exp(2j * np.pi * points @ x.T)  # (q, atom)
+    own = np.exp(2j * np.pi * points @ np.asarray(cells.primitive.fractional).T)  # (q, atom)
     at_home = (
         own[:, :, None, None, None]
-        * whole.reshape(-1, n, 3, n, 3)
+        * matrices.reshape(-1, n, 3, n, 3)
         * (own.conj()[:, None, None, :, None])
     )
     waves = np.exp(-2j * np.pi * points @ np.asarray(cells.images).T)  # (q, L)
     values = np.einsum("qL,qiajb->ijLab", waves, at_home, optimize=True).real / len(points)
-    return force_constants(values.reshape(n, -1, 3, 3), cells)
+    return values.reshape(n, -1, 3, 3)
 
 
-class _Star:
-    """Points of a mesh by the few that symmetry leaves.
+@partial(jax.jit, static_argnames=("capacity", "at_a_time", "real"))
+def _some_columns(potential, crystal, q, moved, count, capacity, at_a_time, real):
+    """Return the columns of the first `count` rows, and whether the graph overflowed."""
+    graph = potential.graph(crystal, capacity)
 
-    Attributes:
-        representatives: Numbers of the points to compute.
-    """
+    def some(k, out):
+        mine = (jax.lax.dynamic_slice_in_dim(x, k * at_a_time, at_a_time) for x in (q, moved))
+        new = jax.vmap(lambda q, u: _row(potential, crystal, graph, q, jnp.zeros(3), u, real))(
+            *mine
+        )
+        return jax.lax.dynamic_update_slice_in_dim(out, new, k * at_a_time, 0)
 
-    def __init__(self, points: Float[np.ndarray, "q 3"], group: SpaceGroup | None) -> None:
-        self._points, self._group = points, group
-        count = len(points)
-        self._from = np.full(count, -1)
-        self._by = np.zeros((count, 2), int)  # operation, and whether time is reversed
-        representatives = []
-        inverse = None if group is None else np.linalg.inv(group.rotations)
-        for number in range(count):
-            if self._from[number] >= 0:
-                continue
-            place = len(representatives)
-            representatives.append(number)
-            turned = points[number][None] if inverse is None else points[number] @ inverse
-            for back in (0, 1):
-                for op, target in enumerate(-turned if back else turned):
-                    at = self._number_of(target)
-                    if at is not None and self._from[at] < 0:
-                        self._from[at], self._by[at] = place, (op, back)
-            self._from[number], self._by[number] = place, (self._identity(), 0)
-        self.representatives = np.array(representatives)
-
-    def _identity(self) -> int:
-        if self._group is None:
-            return 0
-        same = np.all(self._group.rotations == np.eye(3, dtype=int), axis=(1, 2))
-        return int(np.flatnonzero(same)[0])
-
-    def _number_of(self, q: Float[np.ndarray, "3"]) -> int | None:
-        apart = self._points - q
-        hit = np.flatnonzero(np.abs(apart - np.rint(apart)).max(axis=1) < _SAME_POINT)
-        return int(hit[0]) if len(hit) else None
-
-    def unfolded(
-        self, matrices: Complex[np.ndarray, "rep mode mode"], x: Float[np.ndarray, "atom 3"]
-    ) -> Complex[np.ndarray, "q mode mode"]:
-        """Return the matrices of all points from those of the representatives, by eqs. (3)."""
-        n = len(x)
-        out = np.empty((len(self._points), n, 3, n, 3), complex)
-        for number, (place, (op, back)) in enumerate(zip(self._from, self._by, strict=True)):
-            given = matrices[place].reshape(n, 3, n, 3)
-            arrived = self._points[self.representatives[place]]
-            if self._group is not None:
-                R = self._group.rotations_cartesian[op]
-                origin = np.argsort(self._group.permutation[op])
-                given = np.einsum("ab,ibjc,dc->iajd", R, given[origin][:, :, origin], R)
-                arrived = arrived @ np.linalg.inv(self._group.rotations[op])
-            if back:
-                given, arrived = given.conj(), -arrived
-            G = np.rint(arrived - self._points[number])
-            phase = np.exp(2j * np.pi * x @ G)
-            out[number] = phase[:, None, None, None] * given * phase.conj()[:, None]
-        return out.reshape(len(out), 3 * n, 3 * n)
+    start = jnp.zeros(moved.shape, complex)
+    # As many as there are, not as many as there is room for.
+    return jax.lax.fori_loop(0, -(-count // at_a_time), some, start), graph.overflow
 
 
 __all__ = [
     "Exact",
+    "bloch_columns",
     "bloch_hessians",
     "check_beside_doubled_cell",
     "check_carries_waves",
@@ -410,4 +468,6 @@ __all__ = [
     "exact_dynamical_matrices",
     "exact_force_constants",
     "exact_hessians",
+    "hessian_by_waves",
+    "independent_columns",
 ]

@@ -7,7 +7,10 @@ nothing of that, and of reads from and sums into images, whose tangents are
     read:  t_link = t_row exp(iφ),   sum:  t_row = Σ t_link exp(-iφ),   φ = 2π q·L             (1)
 
 The real and the imaginary part of a tangent go through side by side, as the two entries of a vmap
-whose axis is named `AXIS`, and meet here alone.
+whose axis is named `AXIS`, and meet here alone. Where all phases are signs (2q is a reciprocal
+vector) the parts do not meet, and the axis may hold the real one alone.
+
+Under vmap over q the phases have axes at their end that the values share with them.
 
 Which derivatives are waves depends on their order. The first ones, of an energy, have no phase: the
 gradient of a crystal at rest is the same in all cells. The next ones are waves, by eq. (1). Later
@@ -51,13 +54,26 @@ def scattered_wave(
 
 
 def rotated(
-    part: Float[Array, "link *rest"], phase: Float[Array, " link"]
+    part: Float[Array, "link *rest"], phase: Float[Array, "link *batch"]
 ) -> Float[Array, "link *rest"]:
     """Return this part (real or imaginary) of both parts times exp(i phase)."""
-    angle = phase.reshape(phase.shape + (1,) * (part.ndim - 1)).astype(part.dtype)
-    other = jax.lax.ppermute(part, AXIS, [(0, 1), (1, 0)])
+    links, *batch = phase.shape
+    angle = phase.reshape(links, *(1,) * (part.ndim - phase.ndim), *batch).astype(part.dtype)
+    other = other_part(part)
+    if other is None:
+        return jnp.cos(angle) * part
     sign = 2 * jax.lax.axis_index(AXIS).astype(part.dtype) - 1
     return jnp.cos(angle) * part + sign * jnp.sin(angle) * other
+
+
+def other_part(part: Float[Array, "*any"]) -> Float[Array, "*any"] | None:
+    """Return the imaginary part where this is the real one, and the other way round.
+
+    None where the real part goes through alone.
+    """
+    if jax.lax.psum(1, AXIS) == 1:
+        return None
+    return jax.lax.ppermute(part, AXIS, [(0, 1), (1, 0)])
 
 
 def operations_in(f: Callable, *arguments: Any) -> int:
@@ -113,10 +129,18 @@ def _made(name: str, plain, wave) -> Primitive:
 
     def batched(arguments, axes, *, size, left):
         x, index, phase = arguments
-        if axes[1] is not batching.not_mapped or axes[2] is not batching.not_mapped:
-            raise NotImplementedError("vmap over links that carry Bloch waves: use jax.lax.map")
-        moved = jnp.moveaxis(x, axes[0], -1)
-        out = primitive.bind(moved, index, phase, size=size, left=left)
+        if axes[1] is not batching.not_mapped:
+            raise NotImplementedError("vmap over graphs that carry Bloch waves: use jax.lax.map")
+        if axes[2] is batching.not_mapped:
+            out = primitive.bind(jnp.moveaxis(x, axes[0], 1), index, phase, size=size, left=left)
+            return out, 1
+        count = phase.shape[axes[2]]
+        if axes[0] is batching.not_mapped:
+            x = jnp.broadcast_to(x[..., None], (*x.shape, count))
+        else:
+            x = jnp.moveaxis(x, axes[0], -1)
+        phase = jnp.moveaxis(phase, axes[2], -1)
+        out = primitive.bind(x, index, phase, size=size, left=left)
         return out, out.ndim - 1
 
     batching.primitive_batchers[primitive] = batched
@@ -140,4 +164,4 @@ ad.primitive_transposes[_gather] = _transposed(_scatter)
 ad.primitive_transposes[_scatter] = _transposed(_gather)
 
 
-__all__ = ["AXIS", "gathered_wave", "operations_in", "rotated", "scattered_wave"]
+__all__ = ["AXIS", "gathered_wave", "operations_in", "other_part", "rotated", "scattered_wave"]

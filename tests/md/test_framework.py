@@ -7,11 +7,14 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from scipy.spatial.transform import Rotation
 
+from phojax.campaign.md_runs import framework_watch
 from phojax.checks import InputError
 from phojax.md.displacements import single_origin_msd
-from phojax.md.framework import framework_check, polyanion_check
+from phojax.md.framework import framework_check, polyanion_check, polyanions_after
 from phojax.md.polyanions import polyanions
+from phojax.md.systems import systems
 from phojax.md.trajectory import Trajectory
+from phojax.structure import structure
 
 SPECIES = (11, 15, 16)
 DT = walks.INTERVAL
@@ -100,6 +103,25 @@ def test_polyanions_that_wander_trip():
     found = polyanion_check(_rotating(turning=True, flowing=True), 11)
     assert not found.holds
     assert found.reasons[0].startswith("PS4")
+
+
+@pytest.mark.parametrize("flowing", [False, True])
+def test_first_and_last_frame_say_the_same(flowing):
+    run = _rotating(turning=True, flowing=flowing)
+    ends = run.positions[0], run.positions[-1], run.cell, run.numbers, run.masses, 11
+    elapsed = DT * (len(run) - 1)
+    for found in (polyanions_after(*ends, elapsed), polyanions_after(*ends, None)):
+        assert found.names == ("PS4",)
+        assert found.holds is not flowing
+
+
+@pytest.mark.parametrize("flowing", [False, True])
+def test_a_run_in_which_polyanions_rotate_is_not_stopped(flowing):
+    run = _rotating(turning=True, flowing=flowing)
+    crystal = structure(run.cell, run.positions[0], run.numbers, masses=run.masses)
+    watch = framework_watch(systems([crystal], [800.0], "Na"), 11, DT)
+    told = watch(0, single_origin_msd(run, 11)[1:], run.positions[0], run.positions[-1])
+    assert bool(told) is flowing
 
 
 def test_networks_are_no_polyanions():

@@ -106,7 +106,8 @@ def test_one_that_blows_up_is_told_and_one_that_melts_is_stopped():
     given = systems([bad, crystal, crystal], [30.0, 30.0, 60.0], "Ar")
     asked = []
 
-    def watch(number, msd):
+    def watch(number, msd, first, last):
+        assert first.shape == last.shape
         asked.append((number, len(msd)))
         return "Ar moved along x" if number == 1 else ""
 

@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from phojax.checks import InputError
 from phojax.io.records import read_modes, write_modes
 from phojax.md.checkpoint import RunCheckpoints
-from phojax.md.framework import framework_check
+from phojax.md.framework import FrameworkCheck, framework_check, polyanions_after
 from phojax.md.integrator import Frames
 from phojax.md.protocol import Protocol
 from phojax.md.run import Run, Watch, run
@@ -177,13 +177,41 @@ def observed_of(done: Moved, mobile: int) -> list[Observed]:
         numbers = [n for n, t in zip(done.numbers, done.temperatures, strict=True) if t == T]
         first = [done.run.series.first_msd[:, n] for n in numbers]
         with contextlib.suppress(InputError):  # its reason is told beside
-            found.append(
-                observed_of_sums(
-                    done.run.sums, done.run.systems, numbers, first, mobile,
-                    done.run.protocol.interval_ps,
-                )
+            observed = observed_of_sums(
+                done.run.sums, done.run.systems, numbers, first, mobile,
+                done.run.protocol.interval_ps,
             )  # fmt: skip
+            found.append(replace(observed, polyanions=_polyanions_in(done.run, numbers, mobile)))
     return found
+
+
+def _polyanions_in(done: Run, numbers: list[int], mobile: int) -> FrameworkCheck | None:
+    """Return whether polyanions are where they began: of the first replica where they are not.
+
+    None where host atoms are in no polyanion: elements are looked at more closely than this.
+    """
+    check = None
+    for n in numbers:
+        frames = int(done.sums.counted[n])
+        if frames < 2 or (check is not None and not check.holds):
+            continue
+        ends = (np.asarray(x[n], float) for x in (done.sums.first, done.state.positions))
+        elapsed = (frames - 1) * done.protocol.interval_ps
+        check = _polyanions_of(done.systems, n, mobile, *ends, elapsed)
+        if set(check.names) & set(chemical_symbols):
+            return None
+    return check
+
+
+def _polyanions_of(
+    given: Systems, number: int, mobile: int, first, last, elapsed_ps: float | None
+) -> FrameworkCheck:
+    real = np.asarray(given.real[number])
+    crystal = jax.tree.map(lambda x: np.asarray(x[number]), given.crystals)
+    return polyanions_after(
+        first[real], last[real], np.asarray(crystal.cell, float), crystal.numbers[real],
+        np.asarray(crystal.masses, float)[real], mobile, elapsed_ps,
+    )  # fmt: skip
 
 
 def stopped(done: Moved) -> list[str]:
@@ -197,15 +225,24 @@ def stopped(done: Moved) -> list[str]:
 
 
 def framework_watch(given: Systems, mobile: int, interval_ps: float) -> Watch:
-    """Return what stops systems whose framework does not hold (PHYSICS E4)."""
+    """Return what stops systems whose framework does not hold (PHYSICS E4).
 
-    def watch(number: int, msd: np.ndarray) -> str:
+    Where polyanions have moved no farther than they rotate, the system goes on.
+    """
+
+    def watch(number: int, msd: np.ndarray, first: np.ndarray, last: np.ndarray) -> str:
         numbers = np.asarray(given.crystals.numbers[number])
         species = [int(z) for z in np.unique(numbers[numbers > 0])]
         if len(msd) < 5:
             return ""
         whole = np.concatenate([np.zeros((1, len(species), 3)), msd[:, : len(species)]])
-        return "; ".join(framework_check(whole, species, mobile, interval_ps, early=True).reasons)
+        found = framework_check(whole, species, mobile, interval_ps, early=True)
+        if found.holds:
+            return ""
+        units = _polyanions_of(given, number, mobile, first, last, None)
+        if units.holds and not set(units.names) & set(chemical_symbols):
+            return ""
+        return "; ".join(found.reasons)
 
     return watch
 

@@ -46,8 +46,8 @@ class Shared:
 
     Attributes:
         relaxation_shapes: Padded shapes of primitive cells.
-        force_constant_shapes: Of supercells.
-        padding: Share of the entries of graphs of supercells that are padding.
+        force_constant_shapes: Of the cells that give force constants.
+        padding: Share of the entries of their graphs that are padding.
         computed: Crystals that were not done before.
         seconds: Per stage.
     """
@@ -200,6 +200,8 @@ def _relaxations(
 
 def _room(model: Potential, m: _Member, relaxation: Relaxation | None) -> Room:
     primitive = m.plan.primitive if relaxation is None else relaxation.structure
+    if m.plan.by_waves:
+        return room_of(model, primitive)
     return room_of(model, replace(m.plan.cell, primitive=primitive).structure)
 
 

@@ -106,6 +106,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "the folder phonopy-text)",
     )
     add(
+        "--exact",
+        action="store_true",
+        help="mesh and bands from D(q) of the potential itself, with nothing interpolated "
+        "(networks and pair potentials of phojax, width 0)",
+    )
+    add_route(parser)
+    add(
         "--check-supercell",
         action="store_true",
         help="compare the supercell at some q between those that fit it with the exact D(q) of the "
@@ -190,6 +197,17 @@ def add_common(parser: argparse.ArgumentParser, only: Sequence[str] = ()) -> Non
     add("--no-figures", action="store_true", help="no figures")
 
 
+def add_route(parser: argparse.ArgumentParser) -> None:
+    """Add the option for where force constants are computed."""
+    parser.add_argument(
+        "--force-constants-from",
+        choices=("auto", "primitive", "supercell"),
+        default="auto",
+        help="cell that gives force constants at width 0, the same to rounding (default: auto, "
+        "what costs less)",
+    )
+
+
 def settings_of(options: argparse.Namespace) -> PhononSettings:
     """Return the settings that parsed options ask for; InputError for values without meaning.
 
@@ -198,7 +216,7 @@ def settings_of(options: argparse.Namespace) -> PhononSettings:
     given = vars(options)
     direct = (
         "mobile", "supercell_atoms", "width", "pairs", "displacement", "relax_on_average",
-        "force_tolerance", "stress_tolerance", "seed",
+        "force_tolerance", "stress_tolerance", "seed", "force_constants_from", "exact",
     )  # fmt: skip
     named = {name: given[name] for name in direct if name in given}
     for name, option in (

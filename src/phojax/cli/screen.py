@@ -14,7 +14,7 @@ from phojax.campaign.settings import DynamicsSettings, ScreenSettings
 from phojax.campaign.store import Store
 from phojax.campaign.table import export_table, table_of
 from phojax.checks import fail
-from phojax.cli.options import add_common, settings_of, whole_number
+from phojax.cli.options import add_common, add_route, settings_of, whole_number
 from phojax.cli.progress import Progress, seconds
 from phojax.cli.recorded import check_out
 from phojax.cli.table import text_of
@@ -57,6 +57,7 @@ def add_parser(commands) -> None:
     add("--keep-duplicates", action="store_true", help="compute equal structures again")
     add("--width", type=float, metavar="Å", help="Gaussian width over which Hessians are averaged; "
         "0 for plain ones (default: what the potential recommends)")  # fmt: skip
+    add_route(parser)
     add("--pairs", type=int, default=6, metavar="N",
         help="± pairs of displacements in that average (default: 6)")  # fmt: skip
     add("--descriptor", action="append", default=[], metavar="MODULE:FUNCTION",

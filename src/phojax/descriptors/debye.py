@@ -95,14 +95,18 @@ def acoustics(force_constants: ForceConstants | Interpolation) -> Acoustics:
     Q[real] = np.linalg.qr(T[real], mode="complete")[0][:, 3:]
 
     cell = np.asarray(crystal.cell, float)
-    reach = np.linalg.norm(np.asarray(held.lattice) @ cell, axis=1).max()
+    reach = np.linalg.norm(np.asarray(held.lattice) @ cell, axis=1).max(initial=0.0)
+    if held.exact is not None:
+        reach = held.exact.reach
     length = _STEP / max(float(reach), float(np.linalg.norm(cell, axis=1).max()))
     n = _directions(24)
     q = length * np.concatenate([np.zeros((1, 3)), n, 2 * n]) @ cell.T / (2 * np.pi)
     D = np.asarray(_matrices(held, jnp.asarray(q)))
     at_gamma = D[0].real
     drift = at_gamma @ T
-    largest = np.abs(np.asarray(held.values)).max() / masses[masses > 0].min()
+    largest = np.abs(np.asarray(held.values)).max(initial=0.0) / masses[masses > 0].min()
+    if held.exact is not None:
+        largest = np.abs(at_gamma).max()
     if np.abs(drift).max() > _DRIFT * largest:
         raise fail(
             f"translations at Γ leave {np.abs(drift).max():.1e} eV Å⁻² amu⁻¹",

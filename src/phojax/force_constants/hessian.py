@@ -60,6 +60,7 @@ class HessianResult:
         columns: Hessian-vector products computed, or differences of forces.
         step: h of eq. (1') in Å; None for eq. (1).
         antisymmetric: ‖Φ - Φᵀ‖ / ‖Φ + Φᵀ‖ as computed: 0 to rounding for an energy.
+        points: Of the Brillouin zone, where they are from the primitive cell (`bloch`); else 0.
     """
 
     force_constants: ForceConstants
@@ -69,6 +70,7 @@ class HessianResult:
     columns: int
     step: float | None = None
     antisymmetric: float = 0.0
+    points: int = 0
 
     @property
     def standard_error(self) -> float | None:
@@ -237,12 +239,24 @@ def hessian(
         evaluate, ensemble, len(crystal), len(rows), size, workers=workers, on_part=on_part,
         done=done,
     )  # fmt: skip
-    count = ensemble.count
-    values = jnp.asarray(np.stack([from_responses(rows, one) for one in found]))
+    values = np.stack([from_responses(rows, one) for one in found])
+    columns = len(rows) * len(ensemble.signs) * ensemble.count
+    return hessian_result(values, supercell, width, columns, step)
+
+
+def hessian_result(
+    estimates: Float[np.ndarray, "estimate i jL 3 3"],
+    supercell: Supercell,
+    width: float,
+    columns: int,
+    step: float | None = None,
+) -> HessianResult:
+    """Return the result of estimates of Φ as they were computed: see `HessianResult`."""
+    values = jnp.asarray(estimates)
     raw = force_constants(values.mean(axis=0), supercell)
     mean, removed = enforced(raw)
-    each = jax.jit(jax.vmap(lambda v: projected(v, supercell)))(values) if count > 1 else values
-    columns = len(rows) * len(ensemble.signs) * count
+    several = len(values) > 1
+    each = jax.jit(jax.vmap(lambda v: projected(v, supercell)))(values) if several else values
     return HessianResult(mean, removed, width, each, columns, step, antisymmetric_ratio(raw))
 
 

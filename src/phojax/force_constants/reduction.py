@@ -53,11 +53,7 @@ def independent_displacements(supercell: Supercell, group: SpaceGroup) -> Displa
     group = preserving(group, supercell)
     atoms, directions = [], []
     for a in np.unique(group.orbits):
-        site = group.rotations_cartesian[group.permutation[:, a] == a]
-        chosen: list[np.ndarray] = []
-        while smallest_span(site, chosen) < 1e-2:
-            best = max(CANDIDATES, key=lambda d: _span_score(site, [*chosen, d]))
-            chosen.append(best)
+        chosen = spanning_directions(group.rotations_cartesian[group.permutation[:, a] == a])
         atoms += [a] * len(chosen)
         directions += chosen
     return Displacements(np.array(atoms), np.array(directions), group, supercell)
@@ -131,6 +127,14 @@ def _singular_values(site: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
         return np.zeros(3)
     turned = np.concatenate([np.array(chosen) @ R.T for R in site])
     return np.linalg.svd(turned / np.sqrt(len(turned)), compute_uv=False)[:3]
+
+
+def spanning_directions(site: np.ndarray) -> list[np.ndarray]:
+    """Return few directions that span space with their images under a site group (op, 3, 3)."""
+    chosen: list[np.ndarray] = []
+    while smallest_span(site, chosen) < 1e-2:
+        chosen.append(max(CANDIDATES, key=lambda d: _span_score(site, [*chosen, d])))
+    return chosen
 
 
 def smallest_span(site: np.ndarray, chosen: list[np.ndarray]) -> float:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.data import chemical_symbols
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from phojax.checks import check_finite, check_shape, fail
 from phojax.md.polyanions import Polyanion, polyanions, unwrapped_centres
@@ -91,11 +91,51 @@ def polyanion_check(
         stretch: Bonds are up to so many times the sum of covalent radii; see `polyanions`.
         early: As for `framework_check`.
     """
-    numbers = np.asarray(trajectory.numbers)
+    names, msd = _unit_msd(
+        np.asarray(trajectory.positions, float), trajectory.cell, np.asarray(trajectory.numbers),
+        trajectory.masses, mobile, stretch,
+    )  # fmt: skip
+    return _checked(msd, names, trajectory.interval_ps, early)
+
+
+def polyanions_after(
+    first: Float[np.ndarray, "atom 3"],
+    last: Float[np.ndarray, "atom 3"],
+    cell: Float[np.ndarray, "3 3"],
+    numbers: Int[np.ndarray, " atom"],
+    masses: Float[np.ndarray, " atom"],
+    mobile: int,
+    elapsed_ps: float | None,
+    *,
+    stretch: float = 1.1,
+) -> FrameworkCheck:
+    """Return `polyanion_check` of the first and the last frame alone.
+
+    Args:
+        first: Å.
+        last: Å, continuous from `first`.
+        cell: Lattice vectors as rows, Å.
+        numbers: Atomic numbers.
+        masses: u.
+        mobile: Atomic number of the ion that may move.
+        elapsed_ps: Time between both; None to judge by eq. (2) alone, early in a run.
+        stretch: As for `polyanions`.
+    """
+    x = np.stack([np.asarray(first, float), np.asarray(last, float)])
+    names, msd = _unit_msd(x, cell, numbers, masses, mobile, stretch)
+    check_finite("positions", msd)
+    D = np.zeros_like(msd[1]) if elapsed_ps is None else msd[1] / (2 * elapsed_ps)
+    return FrameworkCheck(tuple(names), D, msd[1], _reasons(names, D, msd[1]))
+
+
+def _unit_msd(
+    positions: np.ndarray, cell, numbers: np.ndarray, masses, mobile: int, stretch: float
+) -> tuple[list[str], np.ndarray]:
+    """Return (frame, kind, 3) displacements of units, and of host atoms in none, from the first."""
     host = host_of(numbers, mobile)
-    x = without_drift(np.asarray(trajectory.positions, float), trajectory.masses, host)
-    units = polyanions(x[0], trajectory.cell, numbers, mobile, stretch=stretch)
-    centres = unwrapped_centres(x, trajectory.cell, trajectory.masses, units)
+    x = without_drift(positions, masses, host)
+    units = polyanions(x[0], cell, numbers, mobile, stretch=stretch)
+    centres = unwrapped_centres(x, cell, masses, units)
     kinds: dict[str, list[np.ndarray]] = {}
     for unit, centre in zip(units, centres, strict=True):
         kinds.setdefault(unit.formula, []).append(centre)
@@ -105,8 +145,7 @@ def polyanion_check(
             kinds.setdefault(chemical_symbols[numbers[atom]], []).append(x[:, atom])
     names = sorted(kinds)
     moved = [np.mean([(c - c[0]) ** 2 for c in kinds[name]], axis=0) for name in names]
-    msd = np.stack(moved, axis=1) if moved else np.zeros((len(x), 0, 3))
-    return _checked(msd, names, trajectory.interval_ps, early)
+    return names, np.stack(moved, axis=1) if moved else np.zeros((len(x), 0, 3))
 
 
 def _checked(msd: np.ndarray, names: list[str], interval_ps: float, early: bool) -> FrameworkCheck:
@@ -115,13 +154,19 @@ def _checked(msd: np.ndarray, names: list[str], interval_ps: float, early: bool)
         raise fail(f"{len(msd)} frames", "at least 5")
     D = np.zeros((len(names), 3))
     last = msd[-max(1, round(_LAST * len(msd))) :].mean(axis=0)
-    reasons = []
-    for k, name in enumerate(names):
+    for k in range(len(names)):
         D[k] = (
             _late_slope(msd[:, k], interval_ps)
             if early
             else through_origin(msd[:, k], interval_ps).axes
         )
+    return FrameworkCheck(tuple(names), D, last, _reasons(names, D, last))
+
+
+def _reasons(names: Sequence[str], D: np.ndarray, last: np.ndarray) -> tuple[str, ...]:
+    """Return what eqs. (1) and (2) say."""
+    reasons = []
+    for k, name in enumerate(names):
         if np.all(D[k] >= MOST_D):
             values = ", ".join(f"{d:.3g}" for d in D[k])
             reasons.append(f"{name} diffuses on all axes: D = {values} Å²/ps")
@@ -130,7 +175,7 @@ def _checked(msd: np.ndarray, names: list[str], interval_ps: float, early: bool)
             for axis, value in zip("xyz", last[k], strict=True)
             if value > MOST_MSD
         ]
-    return FrameworkCheck(tuple(names), D, last, tuple(reasons))
+    return tuple(reasons)
 
 
 def _late_slope(msd: np.ndarray, interval_ps: float) -> np.ndarray:
@@ -148,4 +193,5 @@ __all__ = [
     "Polyanion",
     "framework_check",
     "polyanion_check",
+    "polyanions_after",
 ]

@@ -79,8 +79,9 @@ class Run:
         return 2 * self.series.kinetic / (freedom * KB)
 
 
-Watch = Callable[[int, np.ndarray], str]
-"""(system, (frame, species, xyz) displacements from the first frame) -> why to stop it, or ""."""
+Watch = Callable[[int, np.ndarray, np.ndarray, np.ndarray], str]
+"""(system, (frame, species, xyz) squared displacements from the first frame, (atom, xyz) first and
+last positions) -> why to stop it, or ""."""
 
 
 def run(
@@ -167,7 +168,7 @@ def run(
         if done == last:
             sums = replace(sums, first=jnp.array(state.positions))
         if done == look and watch is not None and protocol.stop_melted:
-            state = _watched(state, series, done - last, watch, reasons, protocol)
+            state = _watched(state, sums, series, done - last, watch, reasons)
         if done < total and done % every == 0:
             told = {"frames": done, "reasons": reasons, "remarks": remarks,
                     "capacity": jax.tree.leaves(capacity)}  # fmt: skip
@@ -296,10 +297,11 @@ def _given_up(state: State, overflow: np.ndarray, reasons: list[str]) -> State:
     )
 
 
-def _watched(state, series: Series, frames: int, watch: Watch, reasons, protocol) -> State:
+def _watched(state, sums, series: Series, frames: int, watch: Watch, reasons) -> State:
     stopped = np.zeros(len(reasons), bool)
     for number in np.flatnonzero(np.asarray(state.alive)):
-        why = watch(int(number), series.first_msd[:frames, number])
+        both = (np.asarray(x[number], float) for x in (sums.first, state.positions))
+        why = watch(int(number), series.first_msd[:frames, number], *both)
         if why:
             reasons[number] = f"stopped at a tenth of the run: {why}"
             stopped[number] = True

@@ -46,6 +46,7 @@ from phojax.structure import Structure
         "other_gauge",
         "complaint",
         "reaching",
+        "carries_waves",
     )
 )
 class Potential:
@@ -73,6 +74,8 @@ class Potential:
         complaint: () -> why the last evaluation on the host failed, or nothing.
         reaching: (skin in Å) -> `graph` and `capacity` of graphs that reach that much farther and
             have the same energies; None where that makes no sense.
+        carries_waves: Whether all its reads and sums across cells are known to go through
+            `neighbors.gather` and `neighbors.scatter`, so that `bloch` may take it without a look.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Potential:
     other_gauge: Callable[[int], "Potential"] | None = None
     complaint: Callable[[], str] | None = None
     reaching: Callable[[float], tuple[Callable, Callable]] | None = None
+    carries_waves: bool = False
 
     @property
     def with_skin(self) -> "Callable[[float], Potential] | None":

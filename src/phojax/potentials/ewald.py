@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from phojax.bloch_waves import AXIS
+from phojax.bloch_waves import AXIS, other_part
 from phojax.checks import fail
 from phojax.neighbors import (
     Neighbors,
@@ -114,6 +114,7 @@ def ewald(
     reach = 2 * eta * s
     return Potential(
         name="ewald",
+        carries_waves=True,
         params={"charges": jnp.asarray(values)},
         energy=Bound(_energy, (elements, eta, cutoff)),
         graph=Bound(_graph, (cutoff, reach)),
@@ -139,6 +140,7 @@ def summed(*potentials: Potential, name: str = "", provenance: str = "") -> Pote
                    "potentials with a common element")  # fmt: skip
     return Potential(
         name=name or " + ".join(p.name for p in potentials),
+        carries_waves=all(p.carries_waves for p in potentials),
         params=tuple(p.params for p in potentials),
         energy=Bound(_summed_energy, (tuple(p.energy for p in potentials),)),
         graph=Bound(_summed_graph, (tuple(p.graph for p in potentials),)),
@@ -232,7 +234,9 @@ def _slope_at_rest(eta, x, q, cell, h):
 def _slope_jvp(eta, primals, tangents):
     x, q, cell, h, wave, toward = primals
     mine = tangents[0]
-    other = jax.lax.ppermute(mine, AXIS, [(0, 1), (1, 0)])
+    other = other_part(mine)
+    if other is None:
+        other = jnp.zeros_like(mine)
     first = jax.lax.axis_index(AXIS) == 0
     u = jax.lax.complex(jnp.where(first, mine, other), jnp.where(first, other, mine))
     used = jnp.any(h != 0, axis=1)

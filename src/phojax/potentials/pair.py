@@ -237,6 +237,7 @@ def _pair_potential(name, form, idle, pairs, cutoff, onset, others) -> Potential
             table[a, b] = table[b, a] = value
     return Potential(
         name=name,
+        carries_waves=True,
         params={key: jnp.asarray(table) for key, table in tables.items()},
         energy=Bound(_energy, (form, elements, float(onset), float(cutoff))),
         graph=Bound(pair_graph, (float(cutoff),)),

@@ -44,6 +44,7 @@ from phojax.units import eigenvalue_from_THz
 
 _SYMMETRIC = 1e-8  # relative distance from the group average up to which a mesh is reduced
 _GRID_POINTS = 801
+_EXACT = 16  # q in flight where each of them is made of derivatives of a potential
 _SUMS = 2  # over the mesh and over the coarse mesh
 
 
@@ -152,6 +153,7 @@ def analysed(
     group: SpaceGroup,
     settings: PhononSettings,
     born: BornCharges | None = None,
+    source: Interpolation | None = None,
 ) -> Analysis:
     """Return modes and descriptors of a crystal with these force constants.
 
@@ -160,8 +162,9 @@ def analysed(
         group: Space group of the primitive cell; used where Φ has it to rounding.
         settings: Of the calculation.
         born: Neutral charges, for the non-analytic term.
+        source: Of D(q) in their stead: `bloch.exact`.
     """
-    plan = planned_points(constants, group, settings, born)
+    plan = planned_points(constants, group, settings, born, source)
     return analysed_together([plan], settings, None)[0]
 
 
@@ -170,12 +173,13 @@ def planned_points(
     group: SpaceGroup,
     settings: PhononSettings,
     born: BornCharges | None = None,
+    source: Interpolation | None = None,
 ) -> Planned:
     """Return meshes, path and bonds of a crystal; on the host."""
     crystal = constants.supercell.primitive
     divisions = settings.mesh or mesh_divisions(crystal, settings.mesh_spacing)
     usable = group if is_symmetric(constants, group) else None
-    subject, names = subject_of(interpolation(constants, born), settings)
+    subject, names = subject_of(source or interpolation(constants, born), settings)
     return Planned(
         subject,
         gamma_mesh(divisions, usable),
@@ -212,6 +216,8 @@ def analysed_together(
     shape = shape or shape_of(subjects)
     floor = _floor(settings)
     chunk = _chunk(shape, longest)  # the same for mesh and path: one function for both
+    if any(plan.subject.held.exact is not None for plan in plans):
+        chunk = min(chunk, _EXACT)
     found = solved_modes(subjects, points, settings.temperatures, floor, chunk=chunk, shape=shape)
     along = solved_modes(
         subjects, [_path_points(plan) for plan in plans], settings.temperatures, floor,

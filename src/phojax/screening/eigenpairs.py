@@ -76,7 +76,11 @@ def _matrices(
         D = dynamical_matrices(held, q, directions)
         return apart_from_translations(D, q, held.crystal, held.free)
 
-    D, T = jax.vmap(one)(held, q, directions)
+    if len(q) == 1:  # a potential that gives exact matrices has no batch
+        alone = one(*jax.tree.map(lambda leaf: leaf[0], (held, q, directions)))
+        D, T = jax.tree.map(lambda leaf: leaf[None], alone)
+    else:
+        D, T = jax.vmap(one)(held, q, directions)
     n = D.shape[-1]
     return D.reshape(-1, n, n), T.reshape(-1, n, 3)
 

@@ -22,7 +22,7 @@ from phojax.descriptors.participation import (
     participation_ratio,
     participation_ratio_mass_weighted,
 )
-from phojax.dynmat import Interpolation
+from phojax.dynmat import Interpolation, dynamical_matrices
 from phojax.modes import (
     Modes,
     atomic_weights,
@@ -343,6 +343,9 @@ def _described(
     return table, U
 
 
+_at = jax.jit(dynamical_matrices)
+
+
 def width_of(held: Interpolation) -> float:
     """Return the range of λ over Γ and the seven points halfway to reciprocal lattice vectors.
 
@@ -350,6 +353,9 @@ def width_of(held: Interpolation) -> float:
     from the short-ranged force constants.
     """
     corners = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
+    if held.exact is not None:
+        exact = np.asarray(_at(held, jnp.asarray(corners / 2)))
+        return float(np.ptp(np.linalg.eigvalsh(exact)))
     sign = np.cos(np.pi * corners @ np.asarray(held.lattice).T)
     D = np.tensordot(sign, np.asarray(held.values), 1)
     root = np.repeat(1 / np.sqrt(np.asarray(held.crystal.masses)), 3)
@@ -362,6 +368,7 @@ def _padded(subject: Subject, shape: Shape) -> Subject:
     held = subject.held
     crystal, vectors = held.crystal, shape.vectors - len(held.lattice)
     extra = shape.atoms - len(crystal)
+    assert held.exact is None or extra == 0
 
     def pad(values, *widths, **how):
         return jnp.asarray(np.pad(np.asarray(values), [(0, w) for w in widths], **how))
@@ -382,6 +389,7 @@ def _padded(subject: Subject, shape: Shape) -> Subject:
             pad(held.values, vectors, 3 * extra, 3 * extra),
             charged,
             held.free,
+            held.exact,
         ),
         pad(subject.mobile, extra),
         padded_bonds(subject.among, shape.bonds, shape.ions),

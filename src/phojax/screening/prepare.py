@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from phojax.bloch import check_beside_doubled_cell, hessian_by_waves, independent_columns
 from phojax.checks import fail
 from phojax.force_constants.hessian import HessianResult, averaged_surface, hessian
 from phojax.force_constants.noise import RowNoise, row_noise
@@ -48,6 +49,7 @@ class Plan:
         width: σ of the averaged Hessian, Å.
         columns: Hessian-vector products, or differences of forces; those at width 0 included.
         step: Displacement in Å for differences of forces; None for automatic differentiation.
+        by_waves: Whether force constants at width 0 are from the primitive cell (`bloch`).
     """
 
     primitive: Structure
@@ -56,6 +58,7 @@ class Plan:
     width: float
     columns: int
     step: float | None = None
+    by_waves: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,30 @@ def planned(crystal: Structure, potential: Potential, settings: PhononSettings) 
     if step is None and potential.derivatives == 1:
         step = DISPLACEMENT
     columns = rows * (1 + 2 * settings.pairs * (width > 0))
-    return Plan(primitive, group, cell, width, columns, step)
+    waves = None
+    if width > 0 and (settings.exact or settings.force_constants_from == "primitive"):
+        raise fail(
+            f"{potential.name} without supercells, and force constants averaged over {width:g} Å",
+            "width 0 (--width 0), or supercells",
+        )  # fmt: skip
+    if step is None and width == 0:
+        waves = _waves(cell, group, potential, settings, rows)
+    if waves is not None:
+        columns = waves
+    return Plan(primitive, group, cell, width, columns, step, waves is not None)
+
+
+def _waves(
+    cell: Supercell, group: SpaceGroup, potential: Potential, settings: PhononSettings, rows: int
+) -> int | None:
+    """Return how many columns the primitive cell has to give, or None for the supercell's route."""
+    wanted = settings.force_constants_from
+    if wanted == "supercell" or (wanted == "auto" and not potential.carries_waves):
+        return None
+    columns = independent_columns(cell, group)
+    if wanted == "auto" and columns.work >= rows * len(cell.structure):
+        return None
+    return len(columns)
 
 
 def supercell_of(crystal: Structure, settings: PhononSettings) -> tuple[Supercell, SpaceGroup]:
@@ -170,7 +196,8 @@ def with_force_constants(
         report: Called with the stage and how much of it is done.
         checkpoint: Where finished parts are kept and found again.
         workers: Evaluations at a time (see `hessian`).
-        room: Shape that the supercell shares with others (see `hessian`).
+        room: Shape that the supercell, or the primitive cell where the plan is by waves, shares
+            with others (see `hessian`).
 
     Raises:
         InputError: where the potential returns what is not finite.
@@ -183,7 +210,8 @@ def with_force_constants(
     key = jax.random.key(settings.seed)
 
     def constants(width: float) -> HessianResult:
-        name = f"responses-{width:g}"
+        by_waves = plan.by_waves and width == 0
+        name = "columns" if by_waves else f"responses-{width:g}"
         done = checkpoint.load(name)
         kept = len(done)
         stage = "force constants" if width else "force constants at width 0"
@@ -195,6 +223,12 @@ def with_force_constants(
                 kept = len(done)
             report(stage, part, of)
 
+        if by_waves:
+            if not potential.carries_waves:
+                check_beside_doubled_cell(potential, primitive)
+            return hessian_by_waves(
+                potential, cell, plan.group, workers=workers, room=room, done=done, on_part=on_part
+            )
         return hessian(
             potential,
             cell,

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from ase.formula import Formula
 
+from phojax.bloch import exact
 from phojax.descriptors.structural import structural_descriptors
 from phojax.force_constants import ForceConstants
 from phojax.force_constants.sum_rules import Residuals, enforced
@@ -86,7 +87,12 @@ def row_from_potential(
     """
     made = prepared(crystal, potential, settings, report, checkpoint, workers)
     report("modes and descriptors", 0, 0)
-    return row_of_prepared(name, made, potential, settings)
+    found = None
+    if settings.exact:
+        constants = made.main.force_constants
+        source = exact(potential, constants.supercell.primitive)
+        found = analysed(constants, made.group, settings, source=source)
+    return row_of_prepared(name, made, potential, settings, found)
 
 
 def row_of_prepared(
@@ -223,6 +229,7 @@ def _row(
             "residual_permutation_eV_A2": residuals.permutation,
             "residual_translation_eV_A2": residuals.translation,
         },
+        "interpolated": found.held.exact is None,
         "nac_applied": born is not None,
     }
     record |= spectrum_record(found, settings, flags, notes)

@@ -24,6 +24,10 @@ class PhononSettings:
             made anew; None for automatic differentiation, where the potential allows it.
         mesh: Divisions of the Γ-centred mesh; None to follow from `mesh_spacing`.
         mesh_spacing: Å⁻¹, 2π included.
+        force_constants_from: "supercell", "primitive" cell (see `bloch`; the same to rounding, at
+            width 0 alone), or "auto" for what costs less.
+        exact: Mesh and bands from D(q) of the potential itself, with nothing interpolated; at
+            width 0 alone.
         relax: Relax positions and cell first.
         relax_cell: Let the cell relax, too.
         relax_on_average: Relax on the surface averaged with the same width.
@@ -51,6 +55,8 @@ class PhononSettings:
     displacement: float | None = None
     mesh: tuple[int, int, int] | None = None
     mesh_spacing: float = DEFAULT_SPACING
+    force_constants_from: str = "auto"
+    exact: bool = False
     relax: bool = True
     relax_cell: bool = True
     relax_on_average: bool = False
@@ -85,6 +91,15 @@ class PhononSettings:
             raise fail(f"width {self.width} Å", "a length between 0 and 0.5 Å")
         if self.displacement is not None and not 0 < self.displacement <= 0.5:
             raise fail(f"displacement {self.displacement} Å", "a length up to 0.5 Å")
+        if self.force_constants_from not in ("auto", "primitive", "supercell"):
+            raise fail(f"force constants from {self.force_constants_from!r}",
+                       "auto, primitive or supercell")  # fmt: skip
+        if self.force_constants_from == "primitive" and (self.width or self.displacement):
+            raise fail("force constants from the primitive cell with a width or a displacement",
+                       "width 0 and automatic differentiation")  # fmt: skip
+        if self.exact and (self.width or self.displacement):
+            raise fail("the exact D(q) with a width or a displacement",
+                       "width 0 and automatic differentiation")  # fmt: skip
         if self.pairs < 1:
             raise fail(f"{self.pairs} pairs of displacements", "at least 1")
         if not 1 <= self.supercell_atoms <= self.supercell_atoms_max:

@@ -110,6 +110,7 @@ def derivative_record(
         "width_A": result.width,
         "pairs": int(result.pairs.shape[0]) if result.width else 0,
         "hessian_vector_products": result.columns,
+        "from": "primitive cell" if result.points else "supercell",
         "standard_error_eV_A2": result.standard_error,
         "antisymmetric_over_symmetric": result.antisymmetric,
         "conservative": potential.conservative,

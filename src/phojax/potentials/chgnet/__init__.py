@@ -24,6 +24,7 @@ def chgnet(path: str | os.PathLike | None = None) -> Potential:
     file = checkpoint_path() if path is None else pathlib.Path(path)
     return Potential(
         name="chgnet",
+        carries_waves=True,
         params=parameters(file),
         energy=energy,
         graph=bond_graph,

@@ -33,6 +33,7 @@ def nequix(source: str | os.PathLike = "oam-1-pft") -> Potential:
     sizes, params = network(path)
     return Potential(
         name=f"nequix:{source}" if named else "nequix",
+        carries_waves=True,
         params=params,
         energy=Bound(energy, (sizes,)),
         graph=Bound(neighbor_table, (sizes.cutoff,)),
