@@ -68,10 +68,12 @@ def bloch_columns(
         at_a_time: Rows computed side by side; best a divisor of their number.
         real: Whether 2q is a reciprocal vector in all rows, which takes half the work.
     """
-    return jax.lax.map(
-        lambda row: _row(potential, crystal, graph, *row, real), (q, directions, moved),
-        batch_size=at_a_time,
-    )  # fmt: skip
+
+    def column(row):
+        at, towards, u = row
+        return _row(potential, crystal, graph, at, towards, u, real)
+
+    return jax.lax.map(column, (q, directions, moved), batch_size=at_a_time)
 
 
 def _row(potential: Potential, crystal: Structure, graph: Any, q, towards, u, real: bool):
@@ -405,8 +407,8 @@ def hessian_by_waves(
             potential, inside, jnp.asarray(asked.q[rows]), jnp.asarray(moved[rows]),
             jnp.int32(count), room.capacity, at_a_time, asked.real,
         )  # fmt: skip
-        found = _finite(potential, np.asarray(found), overflow)[:count, :n]
-        return np.concatenate([found.real, found.imag], axis=1)
+        mine = _finite(potential, np.asarray(found), overflow)[:count, :n]
+        return np.concatenate([np.real(mine), np.imag(mine)], axis=1)
 
     # A part holds real parts, then imaginary ones: twice the atoms.
     [parts] = responses_in_parts(

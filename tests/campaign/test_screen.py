@@ -21,6 +21,10 @@ from ase.db import connect
 from ase.io import write
 
 from phojax.campaign import dynamics, store
+from phojax.campaign.dynamics import chosen_for_dynamics
+from phojax.campaign.settings import DynamicsSettings, ScreenSettings
+from phojax.campaign.store import Store
+from phojax.checks import InputError
 from phojax.cli import main
 from phojax.elastic import elastic_tensor
 from phojax.io.structures import read_structure
@@ -171,6 +175,25 @@ def test_dynamics_of_those_chosen(folder, tmp_path):
     before = stamps(out)
     assert main([*command[:-1], "30"]) == 1
     assert stamps(out) == before
+    # named ones instead of the first
+    with pytest.raises(InputError, match="no structure is called nobody"):
+        chosen_for_dynamics(
+            [{"id": "one", "status": "done"}],
+            ScreenSettings(dynamics=DynamicsSettings(names=("nobody",))),
+        )
+    rows = [{"id": "one", "status": "done", "stable": False}, {"id": "two", "status": "failed"}]
+    names, remarks = chosen_for_dynamics(
+        rows, ScreenSettings(dynamics=DynamicsSettings(names=("two", "one")))
+    )
+    assert names == ["one"]
+    assert "two" in remarks[0]
+    # and what failed can be tried again, it alone
+    store = Store(out)
+    assert store.forget_failures() == 1
+    assert store.forget_failures() == 0
+    assert main([*command, "--retry-failed"]) == 1
+    assert stamps(out).keys() == before.keys()
+    assert Store(out).forget_failures() == 1
 
 
 def test_dynamics_side_by_side_and_where_memory_is_short(folder, tmp_path, monkeypatch):

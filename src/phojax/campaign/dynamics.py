@@ -32,16 +32,29 @@ def chosen_for_dynamics(
 ) -> tuple[list[str], list[str]]:
     """Return the names of the crystals that move, and remarks on the choice.
 
-    Unstable crystals do not: their relaxed structure is no minimum, and they are not ranked.
+    Unstable crystals do not, unless they are named: their relaxed structure is no minimum, and
+    they are not ranked.
 
     Args:
         rows: Of the table.
         settings: Of the screen.
 
     Raises:
-        InputError: a descriptor that no row has.
+        InputError: a descriptor that no row has, a name that is no row's.
     """
     asked = settings.dynamics
+    if asked.names:
+        status = {row["id"]: row["status"] for row in rows}
+        if unknown := [name for name in asked.names if name not in status]:
+            raise InputError(
+                f"no structure is called {', '.join(unknown)}; expected names such as "
+                f"{', '.join(list(status)[:3])}"
+            )
+        return (
+            [name for name in asked.names if status[name] == "done"],
+            [f"{name} was to move, and has no phonons" for name in asked.names
+             if status[name] != "done"],
+        )  # fmt: skip
     stable = [row for row in rows if row["status"] == "done" and row.get("stable")]
     if asked.crystals == 0:
         return [], []

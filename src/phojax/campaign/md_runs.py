@@ -195,9 +195,11 @@ def _polyanions_in(done: Run, numbers: list[int], mobile: int) -> FrameworkCheck
         frames = int(done.sums.counted[n])
         if frames < 2 or (check is not None and not check.holds):
             continue
-        ends = (np.asarray(x[n], float) for x in (done.sums.first, done.state.positions))
+        first, last = done.sums.first[n], done.state.positions[n]
         elapsed = (frames - 1) * done.protocol.interval_ps
-        check = _polyanions_of(done.systems, n, mobile, *ends, elapsed)
+        check = _polyanions_of(
+            done.systems, n, mobile, np.asarray(first, float), np.asarray(last, float), elapsed
+        )
         if set(check.names) & set(chemical_symbols):
             return None
     return check

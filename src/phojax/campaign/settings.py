@@ -29,6 +29,7 @@ class DynamicsSettings:
     Attributes:
         crystals: How many of the stable ones, the first by `descriptor`; None for all, 0 for none.
         descriptor: Column of the table; the largest first.
+        names: Crystals that move in their stead, stable or not.
         temperatures: K.
         replicas: Systems per crystal and temperature.
         atoms: Of the supercell at least.
@@ -40,6 +41,7 @@ class DynamicsSettings:
 
     crystals: int | None = 0
     descriptor: str = ""
+    names: tuple[str, ...] = ()
     temperatures: tuple[float, ...] = (800.0,)
     replicas: int = 1
     atoms: int = 100
@@ -119,7 +121,8 @@ class KeyMaker:
         self._phonons = {**rest, "codes": codes}
         self._moduli = {k: given[k] for k in ("seed", "supercell_atoms", "supercell_atoms_max")}
         moving = asdict(settings.dynamics)
-        del moving["crystals"], moving["descriptor"]  # they choose crystals, and change no run
+        for choice in ("crystals", "descriptor", "names"):  # of crystals: it changes no run
+            del moving[choice]
         self._dynamics = {**moving, "mobile": settings.phonons.mobile}
 
     def keys(self, crystal: Structure) -> Keys:

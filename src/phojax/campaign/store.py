@@ -135,6 +135,17 @@ class Store:
         with contextlib.suppress(OSError):  # a disk that is full: it is computed again
             self._write(name, {"name": name, **old, "keys": keys, "failures": failures})
 
+    def forget_failures(self) -> int:
+        """Let what failed be computed again; return how many structures that are."""
+        count = 0
+        for place in sorted((self.folder / "structures").glob("*/")):
+            record = self.record(place.name)
+            if failures := record.get("failures"):
+                keys = {k: v for k, v in record.get("keys", {}).items() if k not in failures}
+                self._write(place.name, {**record, "keys": keys, "failures": {}})
+                count += 1
+        return count
+
     def _write(self, name: str, record: Record) -> None:
         self.place(name).mkdir(parents=True, exist_ok=True)
         write_record(self.place(name) / "record.json", record)

@@ -66,6 +66,8 @@ def add_parser(commands) -> None:
         help="elastic moduli of the stable ones, as `phojax elastic` computes them")  # fmt: skip
     add("--md", default="none", metavar="all|none|N",
         help="which stable structures move: the first N by --md-by (default: none)")  # fmt: skip
+    add("--md-names", nargs="+", default=[], metavar="ID",
+        help="these move, stable or not, instead of --md")  # fmt: skip
     add("--md-by", metavar="COLUMN", help="descriptor, the largest first (default: the MSD at the "
         "highest temperature)")  # fmt: skip
     add("--md-temperature", nargs="+", type=float, default=[800.0], metavar="T",
@@ -91,6 +93,8 @@ def add_parser(commands) -> None:
         help="processes, where there is no such file (default: one per core)")  # fmt: skip
     add("--batch", type=int, default=64, metavar="N",
         help="structures that a piece of work holds (default: 64)")  # fmt: skip
+    add("--retry-failed", action="store_true",
+        help="compute again what failed before (with a newer version, say)")  # fmt: skip
     add("--export", nargs="+", type=pathlib.Path, default=[], metavar="FILE",
         help="write the table as .csv, .json or .db (ASE) as well")  # fmt: skip
     add_common(
@@ -117,6 +121,8 @@ def run(options: argparse.Namespace) -> int:
     store = Store(options.out)
     model = potential(options.potential)
     progress = Progress("screen")
+    if options.retry_failed:
+        print(f"{store.forget_failures()} structures are tried again")
 
     if options.engine == "parsl":
         do = parsl_engine(options.config, options.workers, options.out / "parsl", progress)
@@ -176,6 +182,7 @@ def _settings(options: argparse.Namespace) -> ScreenSettings:
         ),
         DynamicsSettings(
             crystals=crystals,
+            names=tuple(options.md_names),
             descriptor=options.md_by or f"msd_total_mean_{hottest}K_A2",
             temperatures=tuple(options.md_temperature),
             replicas=options.md_replicas,
