@@ -1,6 +1,13 @@
 """Switches shared by all tests: float64, shape annotations checked, the shared data folder."""
 
+import os
 import pathlib
+import tempfile
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands share what was compiled
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="phojax-tests-"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 import pytest

@@ -1,5 +1,7 @@
 """Relaxations side by side end where each of them ends alone, whatever becomes of the others."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from phojax.checks import InputError
 from phojax.convert import structure_from_ase
 from phojax.potentials.catalogue import potential
 from phojax.relax import relax, relaxing
-from phojax.rooms import room_of, shared_rooms
+from phojax.rooms import COMPILATION, Room, room_of, shared_rooms
 from phojax.structure import padded
 
 ARGON = potential("lj:Ar")
@@ -86,6 +88,25 @@ def test_rooms_hold_what_they_are_shared_by():
     assert len(set(shared)) < len(rooms)
     for crystal, own, common in zip(crystals(), rooms, shared, strict=True):
         assert common.atoms >= own.atoms
-        assert common.size <= 1.5 * own.size
         graph = ARGON.graph(padded(crystal, common.atoms), common.capacity)
         assert not graph.overflow
+
+
+def test_rooms_are_shared_as_it_costs_least(monkeypatch):
+    """By eq. (1) over all ways to cut seven crystals, sorted by size, into runs."""
+    sizes = [900, 850, 500, 480, 100, 90, 10]
+    often = [1.0, 3, 20, 5, 40, 2, 500]
+    alone = [Room(size, ()) for size in sizes]
+    for constant in (1.0, 3e3, 1e4, 1e5, 1e7):
+        monkeypatch.setitem(COMPILATION, "cpu", constant)
+        least = np.inf
+        for cuts in itertools.product((False, True), repeat=6):
+            edges = [0, *(n + 1 for n, cut in enumerate(cuts) if cut), 7]
+            runs = [range(a, b) for a, b in itertools.pairwise(edges)]
+            least = min(least, sum(constant + sizes[r[0]] * sum(often[n] for n in r) for r in runs))
+        shared = shared_rooms(alone, often)
+        found = constant * len(set(shared)) + sum(
+            room.size * n for room, n in zip(shared, often, strict=True)
+        )
+        assert found == least
+    assert len(set(shared)) == 1

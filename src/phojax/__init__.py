@@ -5,6 +5,10 @@ Force constants and all that follows need float64: call
 (`modes.modes`, `structure.structure`, `relax.relax`) are reached through it.
 """
 
+# isort: off
+from phojax import quiet as _quiet  # noqa: F401  before JAX
+# isort: on
+
 from phojax.branches import connected_branches, connected_path
 from phojax.brillouin import band_path, gamma_mesh, mesh_divisions, q_mesh
 from phojax.descriptors.coupling import bonds, coupling

@@ -1,13 +1,18 @@
-"""Compiled functions are let go before the system's limit on memory maps ends the process.
+"""Compiled functions: kept for the next process, counted, shared among devices, let go in time.
+
+They are let go before the system's limit on memory maps ends the process.
 
 XLA maps memory for every function that it compiles on a CPU, about seven regions each, and Linux
 allows a process 65 530 of them by default (vm.max_map_count). Crystals of many shapes reach that
 after some dozens, and the compiler then dies of it. Nothing but time is lost by letting go: what is
-needed again is compiled again.
+needed again is compiled again, or read where it was kept.
 """
 
 import gc
+import hashlib
+import os
 import pathlib
+import platform
 import resource
 import sys
 from collections.abc import Callable
@@ -21,6 +26,38 @@ from jax.sharding import AxisType, PartitionSpec
 
 _MAPS = pathlib.Path("/proc/self/maps")
 _LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
+_WORTH_KEEPING = 0.3  # s
+
+
+def keep_compiled() -> pathlib.Path | None:
+    """Let JAX keep what takes long to compile, for processes to come; return where.
+
+    In a folder of this kind of processor, since code for another one may not run here, in
+    $XDG_CACHE_HOME/phojax or ~/.cache/phojax; where JAX_COMPILATION_CACHE_DIR says, if it does (an
+    empty one keeps nothing). None where nothing is kept.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:
+        return None
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folder = pathlib.Path(base) / "phojax" / f"compiled-{_processor()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
+    return folder
+
+
+def _processor() -> str:
+    """Return what tells kinds of processors apart."""
+    told = platform.machine() + platform.processor()
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        told += "".join(dict.fromkeys(x for x in lines if x.startswith(("flags", "model name"))))
+    except OSError:
+        pass
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 def let_go_of_compiled(share: float = 0.4) -> bool:

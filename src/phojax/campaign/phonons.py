@@ -27,6 +27,7 @@ from phojax.screening.mode_table import rounded, shape_of
 from phojax.screening.prepare import (
     Plan,
     Prepared,
+    by_route,
     planned,
     relaxed,
     relaxing_plan,
@@ -37,6 +38,7 @@ from phojax.screening.row import row_of_prepared
 Tell = Callable[[str, int, int], None]
 """(stage, crystals done, of) -> None."""
 
+_COMPILATION = 2e4  # of a Hessian, in products of one atom's row
 _TOGETHER = 32  # crystals whose force constants are in memory at once
 
 
@@ -47,7 +49,7 @@ class Shared:
     Attributes:
         relaxation_shapes: Padded shapes of primitive cells.
         force_constant_shapes: Of the cells that give force constants.
-        padding: Share of the entries of their graphs that are padding.
+        padding: Share of the work on them that is padding.
         computed: Crystals that were not done before.
         seconds: Per stage.
     """
@@ -110,15 +112,19 @@ def compute_phonons(
         members.append(_Member(name, keys, plan, candidate.metadata, candidate.remarks))
     if all(store.is_done(m.name, "phonons", m.keys.phonons) for m in members):
         return Shared(0, 0, 0.0, 0, seconds)
+    members = _on_few_routes(members)
     lap("planning")
     relaxations, first = _relaxations(store, members, settings, model, tell, slots)
     lap("relaxation")
     members = [m for m in members if m.name in relaxations]
     rooms = {}
-    own = [_room(model, m, relaxations[m.name]) for m in members]
-    for m, room in zip(members, shared_rooms(own), strict=True):
-        rooms[m.name] = room
-    padding = 1 - sum(r.size for r in own) / max(1, sum(r.size for r in rooms.values()))
+    own = {m.name: _room(model, m, relaxations[m.name]) for m in members}
+    for by_waves in (False, True):
+        alike = [m for m in members if m.plan.by_waves == by_waves]
+        shared = shared_rooms([own[m.name] for m in alike], [m.plan.columns for m in alike])
+        rooms |= {m.name: room for m, room in zip(alike, shared, strict=True)}
+    filled = sum(own[m.name].size * m.plan.columns for m in members)
+    padding = 1 - filled / max(1, sum(rooms[m.name].size * m.plan.columns for m in members))
     # Those of one room after each other, the largest first: the end of the work is predictable.
     members.sort(key=lambda m: (-rooms[m.name].size, m.name))
     waiting: list[tuple[_Member, Prepared]] = []
@@ -149,7 +155,21 @@ def compute_phonons(
     _analyse(store, waiting, settings, model)
     tell("force constants", len(members), len(members))
     lap("force constants and descriptors")
-    return Shared(len(set(first)), len(set(rooms.values())), padding, computed, seconds)
+    shapes = {(rooms[m.name], m.plan.by_waves) for m in members}
+    return Shared(len(set(first)), len(shapes), padding, computed, seconds)
+
+
+def _on_few_routes(members: list[_Member]) -> list[_Member]:
+    """Return the members, force constants of all by one route unless two are worth it.
+
+    Each route has functions of its own to be compiled.
+    """
+    free = [m.plan.works for m in members if m.plan.works is not None]
+    supercells, waves = (sum(work[n] for work in free) for n in (0, 1))
+    both = sum(map(min, free)) + _COMPILATION
+    if both < min(supercells, waves):
+        return members
+    return [replace(m, plan=by_route(m.plan, waves < supercells)) for m in members]
 
 
 def _relaxations(
@@ -222,7 +242,7 @@ def _analyse(
                 raise analysis
             if analysis is None:
                 plan = planned_points(made.main.force_constants, made.group, settings.phonons)
-                shape = rounded(shape_of([plan.subject]))
+                shape = rounded(shape_of([plan.subject]), alone=True)
                 analysis = analysed_together([plan], settings.phonons, shape)[0]
             row = row_of_prepared(m.name, made, model, settings.phonons, analysis)
             place = store.place(m.name)

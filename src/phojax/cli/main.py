@@ -23,6 +23,7 @@ from phojax.cli import (
     report,
     screen,
 )
+from phojax.compiled import keep_compiled
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Force constants and what follows need float64; a library must not decide this, a program may.
     jax.config.update("jax_enable_x64", True)
+    keep_compiled()
     # Threads of BLAS fight over many small eigenproblems: up to ten times slower than one.
     threadpool_limits(1, user_api="blas")
     parser = argparse.ArgumentParser(

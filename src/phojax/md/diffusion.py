@@ -31,7 +31,7 @@ from phojax.md.windows import gaussian_weights
 BEGIN_ps = 2.0
 """End of the ballistic part."""
 
-_SHORT = 4.0  # the longest lag should be so many times the first
+_SHORT = 4.0  # half the run should be so many times the first lag
 _SUB = 0.75  # log slope of diffusion that is not yet
 _POOR = 1e-3  # probability of a χ² that large
 _SETTLED = 0.01  # likewise, above which a fit need not begin later
@@ -60,7 +60,7 @@ class Diffusion:
         concert: Variance over that of independent ions, from the scatter between sections.
         below_detection: D is censored: nothing but `interval[1]` is known. So are curves that bend
             (subdiffusive and a poor fit): their slope only falls further.
-        too_short: The longest lag is less than four times the first.
+        too_short: Half the run is less than four times the first lag.
         subdiffusive: The log slope is below 0.75, beyond its error or in a poor fit.
         begins_late: The fit begins later than asked for, because the points were not on a line.
         poor_fit: The points are not on a line (p < 0.001).
@@ -225,6 +225,8 @@ def estimated(
     subdiffusive = bool(alpha + (0 if p < _POOR else 2 * alpha_error) < _SUB)
     if subdiffusive and p < _POOR:
         low = 0.0
+    # Not the longest lag: where sums are kept at few lags it can be shorter by a quarter.
+    half = statistics.frames * statistics.interval_ps / 2
     g = together or Concert()
     alone = stats.chi2.sf(g.ratio * g.freedom, g.freedom) if g.freedom > 0 else 1.0
     return Diffusion(
@@ -245,7 +247,7 @@ def estimated(
         events=heavy,
         concert=g.ratio,
         below_detection=low <= 0,
-        too_short=bool(line.lags_ps[-1] < _SHORT * line.lags_ps[0]),
+        too_short=bool(half < _SHORT * line.lags_ps[0]),
         subdiffusive=subdiffusive,
         poor_fit=p < _POOR,
         in_concert=bool(alone < 0.01),

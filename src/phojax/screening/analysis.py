@@ -45,6 +45,7 @@ from phojax.units import eigenvalue_from_THz
 _SYMMETRIC = 1e-8  # relative distance from the group average up to which a mesh is reduced
 _GRID_POINTS = 801
 _EXACT = 16  # q in flight where each of them is made of derivatives of a potential
+_FEW = 64  # q that go through together on a CPU, where more gain nothing
 _SUMS = 2  # over the mesh and over the coarse mesh
 
 
@@ -127,7 +128,7 @@ def tensors_on(
     """
     subjects = [subject_of(interpolation(constants), settings)[0] for constants in each]
     points = Points(mesh.q, np.stack([mesh.weights] * _SUMS), np.zeros(mesh.q.shape))
-    shape = rounded(shape_of(subjects))
+    shape = rounded(shape_of(subjects), alone=len(subjects) == 1)
     found = solved_modes(
         subjects + subjects[-1:] * (shape.crystals - len(subjects)),
         [points] * shape.crystals, settings.temperatures, _floor(settings),
@@ -138,7 +139,9 @@ def tensors_on(
 
 def _chunk(shape: Shape, longest: int) -> int:
     """Return how many q are in flight: one of few numbers, so that few functions are compiled."""
-    return min(points_at_a_time(shape.atoms, shape.crystals), max(64, _rounded_up(longest, 16)))
+    room = points_at_a_time(shape.atoms, shape.crystals)
+    wanted = _FEW if jax.default_backend() == "cpu" else _power(longest)
+    return max(1, min(wanted, 2 ** int(np.log2(room))))
 
 
 def lowest_frequency(found: ModeTable, rigid: ArrayLike) -> tuple[float, np.ndarray]:
@@ -282,7 +285,7 @@ def _top(nu: np.ndarray) -> float:
 
 def _sums_together(plans, ready, settings: PhononSettings, shape: Shape) -> list[MeshSums]:
     """Return the sums of each crystal, tables filled up to one shape with modes of no weight."""
-    points = _rounded_up(max(len(r.on_mesh.q) for r in ready), 64)
+    points = _power(max(len(r.on_mesh.q) for r in ready))
     modes_ = 3 * shape.atoms
 
     def one(plan: Planned, r: _Ready):
@@ -361,8 +364,9 @@ def _finished(plan: Planned, ready: _Ready, sums: MeshSums, found: Solved) -> An
     )
 
 
-def _rounded_up(count: int, step: int) -> int:
-    return -(-count // step) * step
+def _power(count: int) -> int:
+    """Return a power of two that is no smaller: few shapes for many counts."""
+    return max(_FEW, 2 ** int(np.ceil(np.log2(count))))
 
 
 def _floor(settings: PhononSettings) -> float:

@@ -128,6 +128,9 @@ class Solved:
     eigenvectors: np.ndarray | None
 
 
+_SMALL = 16  # atoms of a crystal whose modes take less time than a compilation
+
+
 class Shape(NamedTuple):
     """The padded shape that crystals share: what is compiled once."""
 
@@ -157,18 +160,30 @@ def shape_of(subjects: Sequence[Subject]) -> Shape:
     )
 
 
-def rounded(shape: Shape) -> Shape:
-    """Return the shape with every length rounded up to one of few."""
+def rounded(shape: Shape, *, alone: bool = False) -> Shape:
+    """Return the shape with every length rounded up to one of few.
+
+    Args:
+        shape: Of crystals that go through together.
+        alone: There is one, and small ones are padded to fewer sizes still: they take no time
+            beside that of the compiler.
+    """
+    atoms = larger_size(shape.atoms)
+    if alone and shape.atoms <= _SMALL:
+        atoms = -(-shape.atoms // 4) * 4
 
     def up(count, step):
         return -(-count // step) * step
 
+    def power(count, least):
+        return max(least, 2 ** int(np.ceil(np.log2(max(1, count)))))
+
     return Shape(
-        atoms=larger_size(shape.atoms),
-        vectors=up(shape.vectors, 64),
-        reciprocal=up(shape.reciprocal, 128),
-        bonds=max(32, 2 ** int(np.ceil(np.log2(max(1, shape.bonds))))),
-        ions=larger_size(shape.atoms),
+        atoms=atoms,
+        vectors=power(shape.vectors, 128),
+        reciprocal=power(shape.reciprocal, 128),
+        bonds=power(shape.bonds, 64),
+        ions=atoms,
         groups=up(shape.groups, 4),
         crystals=2 ** int(np.ceil(np.log2(shape.crystals))),
     )

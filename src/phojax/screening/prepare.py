@@ -50,6 +50,8 @@ class Plan:
         columns: Hessian-vector products, or differences of forces; those at width 0 included.
         step: Displacement in Å for differences of forces; None for automatic differentiation.
         by_waves: Whether force constants at width 0 are from the primitive cell (`bloch`).
+        works: What both routes cost, the supercell's first, in products of one atom's row; None
+            where there is one route alone.
     """
 
     primitive: Structure
@@ -59,6 +61,7 @@ class Plan:
     columns: int
     step: float | None = None
     by_waves: bool = False
+    works: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,30 +109,33 @@ def planned(crystal: Structure, potential: Potential, settings: PhononSettings) 
     if step is None and potential.derivatives == 1:
         step = DISPLACEMENT
     columns = rows * (1 + 2 * settings.pairs * (width > 0))
-    waves = None
     if width > 0 and (settings.exact or settings.force_constants_from == "primitive"):
         raise fail(
             f"{potential.name} without supercells, and force constants averaged over {width:g} Å",
             "width 0 (--width 0), or supercells",
         )  # fmt: skip
-    if step is None and width == 0:
-        waves = _waves(cell, group, potential, settings, rows)
-    if waves is not None:
-        columns = waves
-    return Plan(primitive, group, cell, width, columns, step, waves is not None)
-
-
-def _waves(
-    cell: Supercell, group: SpaceGroup, potential: Potential, settings: PhononSettings, rows: int
-) -> int | None:
-    """Return how many columns the primitive cell has to give, or None for the supercell's route."""
+    plan = Plan(primitive, group, cell, width, columns, step)
     wanted = settings.force_constants_from
-    if wanted == "supercell" or (wanted == "auto" and not potential.carries_waves):
-        return None
-    columns = independent_columns(cell, group)
-    if wanted == "auto" and columns.work >= rows * len(cell.structure):
-        return None
-    return len(columns)
+    if wanted == "supercell" or step is not None or width > 0:
+        return plan
+    if wanted == "auto" and not potential.carries_waves:
+        return plan
+    waves = independent_columns(cell, group)
+    by_waves = replace(plan, columns=len(waves), by_waves=True)
+    if wanted == "primitive":
+        return by_waves
+    works = rows * len(cell.structure), waves.work
+    return replace(by_waves if works[1] < works[0] else plan, works=works)
+
+
+def by_route(plan: Plan, by_waves: bool) -> Plan:
+    """Return a plan whose route is another one; as it is where it has no choice."""
+    if plan.works is None or plan.by_waves == by_waves:
+        return plan
+    columns = independent_columns(plan.cell, plan.group) if by_waves else (
+        independent_displacements(plan.cell, plan.group)
+    )  # fmt: skip
+    return replace(plan, by_waves=by_waves, columns=len(columns))
 
 
 def supercell_of(crystal: Structure, settings: PhononSettings) -> tuple[Supercell, SpaceGroup]:

@@ -117,7 +117,8 @@ def row_of_prepared(
         "potential_provenance": potential.provenance,
     }
     flags, notes = relaxation_flags(made.relaxation, settings)
-    sensitivity = width_sensitivity(made, settings, flags, notes)
+    found = found or analysed(made.main.force_constants, made.group, settings)
+    sensitivity = width_sensitivity(made, found, settings, flags, notes)
     row = _row(
         name, made.main.force_constants, made.group, settings, origin,
         made.main.residuals, flags, notes, found=found,

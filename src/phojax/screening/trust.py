@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from phojax.brillouin import gamma_mesh, mesh_divisions
-from phojax.force_constants import ForceConstants
 from phojax.force_constants.hessian import HessianResult
 from phojax.potentials.contract import Potential
 from phojax.relax import Relaxation
-from phojax.screening.analysis import lowest_frequency, tensors_on
+from phojax.screening.analysis import Analysis, lowest_frequency, tensors_on
+from phojax.screening.mode_table import ModeTable
 from phojax.screening.prepare import Prepared
 from phojax.screening.settings import PhononSettings
 
@@ -21,23 +21,40 @@ _UNDETERMINED = 0.05  # relative difference between two ways to one row of force
 
 
 def width_sensitivity(
-    made: Prepared, settings: PhononSettings, flags: list[str], notes: list[str]
+    made: Prepared,
+    found: Analysis,
+    settings: PhononSettings,
+    flags: list[str],
+    notes: list[str],
 ) -> dict:
-    """Return U and the lowest frequency at width 0 and at the width in use, with errors."""
+    """Return U and the lowest frequency at width 0 and at the width in use, with errors.
+
+    Args:
+        made: Force constants at both.
+        found: The analysis of those in use.
+        settings: Of the calculation.
+        flags: Added to.
+        notes: Likewise.
+    """
     crystal = made.main.force_constants.supercell.primitive
     mobile = np.array([s == settings.mobile for s in crystal.symbols])
     mesh = gamma_mesh(settings.mesh or mesh_divisions(crystal, settings.mesh_spacing), made.group)
     labels = [f"{T:g}" for T in settings.temperatures]
 
-    def numbers(each: list[ForceConstants]) -> list[np.ndarray]:
+    def numbers(U: np.ndarray, modes: ModeTable) -> np.ndarray:
         """The lowest frequency, then the MSD of the mobile ions at every temperature."""
-        found = tensors_on(each, mesh, settings, made.group)
-        totals = [np.trace(U, axis1=-2, axis2=-1)[:, mobile].mean(axis=1) for U, _ in found]
-        lowest = [lowest_frequency(modes, modes.translations)[0] for _, modes in found]
-        return [np.array([nu, *total]) for nu, total in zip(lowest, totals, strict=True)]
+        total = np.trace(U, axis1=-2, axis2=-1)[:, mobile].mean(axis=1)
+        return np.array([lowest_frequency(modes, modes.translations)[0], *total])
 
     def entry(result: HessianResult) -> dict:
-        values, *rest = numbers([result.force_constants, *result.leave_one_out()])
+        each = result.leave_one_out()
+        known = result is made.main
+        if not known:
+            each = [result.force_constants, *each]
+        solved = tensors_on(each, mesh, settings, made.group) if each else []
+        if known:
+            solved = [(found.tensors, found.on_mesh), *solved]
+        values, *rest = [numbers(U, modes) for U, modes in solved]
         parts, count = np.array(rest), len(rest)
         errors = np.sqrt((count - 1) * parts.var(axis=0)) if count else np.full(len(values), np.nan)
         return {
