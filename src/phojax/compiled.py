@@ -36,7 +36,7 @@ def keep_compiled() -> pathlib.Path | None:
     $XDG_CACHE_HOME/phojax or ~/.cache/phojax; where JAX_COMPILATION_CACHE_DIR says, if it does (an
     empty one keeps nothing). None where nothing is kept.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.read("jax_compilation_cache_dir"):
         return None
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     folder = pathlib.Path(base) / "phojax" / f"compiled-{_processor()}"
