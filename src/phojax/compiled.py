@@ -26,6 +26,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 _MAPS = pathlib.Path("/proc/self/maps")
 _LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
+_FOLDER = "jax_compilation_cache_dir"
 _WORTH_KEEPING = 0.3  # s
 
 
@@ -36,7 +37,7 @@ def keep_compiled() -> pathlib.Path | None:
     $XDG_CACHE_HOME/phojax or ~/.cache/phojax; where JAX_COMPILATION_CACHE_DIR says, if it does (an
     empty one keeps nothing). None where nothing is kept.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.read("jax_compilation_cache_dir"):
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.values.get(_FOLDER):
         return None
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     folder = pathlib.Path(base) / "phojax" / f"compiled-{_processor()}"
@@ -44,7 +45,7 @@ def keep_compiled() -> pathlib.Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update(_FOLDER, str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
     return folder
 
