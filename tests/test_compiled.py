@@ -30,8 +30,8 @@ def test_dropped_above_the_share_only(monkeypatch, tmp_path):
 
 
 def test_kept_for_the_next_process(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiled, "_FOLDER", "jax_platforms")  # one that is not set
     monkeypatch.setattr(jax.config, "update", lambda *given: None)
-    monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     assert keep_compiled() is None  # as the user has it
