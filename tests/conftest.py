@@ -1,11 +1,16 @@
 """Switches shared by all tests: float64, shape annotations checked, the shared data folder."""
 
+import atexit
 import os
 import pathlib
+import shutil
 import tempfile
 
-if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands share what was compiled
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="phojax-tests-"))
+if not {"PYTEST_XDIST_WORKER", "JAX_COMPILATION_CACHE_DIR"} & set(os.environ):
+    # Workers and the commands that tests start share what was compiled.
+    _FOLDER = tempfile.mkdtemp(prefix="phojax-tests-")
+    atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _FOLDER
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
