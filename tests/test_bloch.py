@@ -211,6 +211,11 @@ def test_what_cannot_carry_waves_is_refused():
     with pytest.raises(InputError, match="½ 0 0"):
         check_beside_doubled_cell(half, triclinic())
     check_beside_doubled_cell(layered(True), triclinic())
+    for whole in (exact, lambda model, crystal: exact_force_constants(
+        model, supercell(crystal, (2, 1, 1))
+    )):  # fmt: skip
+        with pytest.raises(InputError, match="½ 0 0"):
+            whole(half, triclinic())
     with pytest.raises(InputError, match="supercell"):
         exact_hessians(potential("ase:ase.calculators.lj:LennardJones"), crystal, q)
     with pytest.raises(InputError, match="q has shape"):

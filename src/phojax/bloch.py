@@ -206,6 +206,13 @@ def _check_exact(potential: Potential, crystal: Structure) -> None:
     check_carries_waves(potential, crystal)
 
 
+def _check_known(potential: Potential, crystal: Structure) -> None:
+    """Look closely at potentials of which nobody has said that they carry waves."""
+    _check_exact(potential, crystal)
+    if not potential.carries_waves:
+        check_beside_doubled_cell(potential, crystal)
+
+
 def _finite(potential: Potential, found: np.ndarray, overflow) -> np.ndarray:
     if overflow or not np.all(np.isfinite(found)):
         raise fail(
@@ -270,14 +277,14 @@ def exact(potential: Potential, crystal: Structure, *, columns: int | None = Non
     parameters go through.
 
     Args:
-        potential: As for `bloch_hessians`.
+        potential: As for `hessian_by_waves`.
         crystal: Concrete, relaxed; best the primitive cell.
         columns: Of a matrix computed at a time; all by default.
 
     Raises:
         InputError: as `exact_hessians`.
     """
-    _check_exact(potential, crystal)
+    _check_known(potential, crystal)
     n = 3 * len(crystal)
     graph = potential.graph(crystal, potential.capacity(crystal))
     part = Exact(potential, graph, columns)
@@ -373,7 +380,8 @@ def hessian_by_waves(
     """Return what `hessian` returns at width 0, from the primitive cell by eq. (2) (host).
 
     Args:
-        potential: As for `bloch_hessians`.
+        potential: As for `bloch_hessians`; looked at by `check_beside_doubled_cell` first, unless
+            it `carries_waves`.
         cells: The supercell; only its primitive cell is evaluated.
         group: Of the primitive cell, which must have it exactly; None to use time reversal alone.
         at_a_time: Columns that go through side by side; by default what suits the device.
@@ -383,10 +391,10 @@ def hessian_by_waves(
         done: Columns of parts computed before, by name; finished ones are added to it.
 
     Raises:
-        InputError: as `exact_hessians`.
+        InputError: as `exact_hessians`, and a potential that bypasses gather and scatter.
     """
     crystal = cells.primitive
-    _check_exact(potential, crystal)
+    _check_known(potential, crystal)
     n = len(crystal)
     points = commensurate_points(cells)
     asked = independent_columns(cells, group)

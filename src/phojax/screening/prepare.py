@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from phojax.bloch import check_beside_doubled_cell, hessian_by_waves, independent_columns
+from phojax.bloch import hessian_by_waves, independent_columns
 from phojax.checks import fail
 from phojax.force_constants.hessian import HessianResult, averaged_surface, hessian
 from phojax.force_constants.noise import RowNoise, row_noise
@@ -230,8 +230,6 @@ def with_force_constants(
             report(stage, part, of)
 
         if by_waves:
-            if not potential.carries_waves:
-                check_beside_doubled_cell(potential, primitive)
             return hessian_by_waves(
                 potential, cell, plan.group, workers=workers, room=room, done=done, on_part=on_part
             )
