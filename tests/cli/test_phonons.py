@@ -200,12 +200,42 @@ def test_one_bad_structure_never_stops_the_others(rock_salt, tmp_path, capsys):
         (["--supercell-atoms", "0"], "supercell"),
         (["--potential", "nothing"], "potential"),
         (["--born", "BORN"], "phonopy input"),
+        (["--exact", "--width", "0.02"], "width 0"),
+        (["--force-constants-from", "primitive", "--width", "0.02"], "width 0"),
     ],
 )
 def test_commands_that_make_no_sense(rock_salt, tmp_path, capsys, arguments, message):
     command = ["phonons", str(rock_salt), "--potential", "ions:NaCl", "--out", str(tmp_path / "o")]
     assert main([*command, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_nothing_interpolated(rock_salt, tmp_path, capsys):
+    """Longitudinal and transverse modes of point charges part at Γ, with no Born charges."""
+    command = ["phonons", str(rock_salt), *FAST, "--no-figures"]
+    usual, exact = tmp_path / "usual", tmp_path / "exact"
+    assert main([*command, "--out", str(usual)]) == 0
+    assert main([*command, "--exact", "--check-supercell", "--out", str(exact)]) == 0
+    record = json.loads((exact / "NaCl" / "record.json").read_text())
+    assert not record["interpolated"]
+    assert record["stable"]
+    check = record["supercell_check"]
+    assert check["supercell_atoms"] == record["force_constants"]["supercell_atoms"]
+    assert check["difference_max_THz"] > 0.1  # charges are felt farther than any supercell
+    assert "off by up to" in capsys.readouterr().out
+    before = json.loads((usual / "NaCl" / "record.json").read_text())
+    assert before["interpolated"]
+    assert before["force_constants"]["from"] == "primitive cell"  # it costs less
+    ends = []
+    for out in (usual, exact):
+        with np.load(out / "NaCl" / "modes.npz") as file:
+            at = np.flatnonzero(np.abs(file["path_q"]).max(axis=1) == 0)
+            ends.append(file["path_frequencies_THz"][at[0]])
+    assert np.ptp(ends[0][3:]) < 1e-6
+    assert np.ptp(ends[1][3:]) > 1.0
+    files = main(["phonons", str(usual / "NaCl" / "phonopy.yaml"), "--exact", "--out", str(usual)])
+    assert files == 2
+    assert "phonopy file" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -67,8 +67,11 @@ def run(options: argparse.Namespace) -> int:
     jobs = jobs_of(options)
     if options.third_order and any(job.is_phonopy for job in jobs):
         raise fail("--third-order with a phonopy file", "structure files and a potential")
-    if options.check_supercell and any(job.is_phonopy for job in jobs):
-        raise fail("--check-supercell with a phonopy file", "structure files and a potential")
+    for name in ("check_supercell", "exact"):
+        if getattr(options, name) and any(job.is_phonopy for job in jobs):
+            raise fail(
+                f"--{name.replace('_', '-')} with a phonopy file", "structure files and a potential"
+            )
     if options.third_cutoff is not None and not options.third_order:
         raise fail("--third-cutoff without --third-order", "both, or neither")
     model = None
