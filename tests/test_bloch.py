@@ -20,6 +20,7 @@ from phojax.bloch import (
 )
 from phojax.brillouin import gamma_mesh
 from phojax.checks import InputError
+from phojax.descriptors.debye import acoustic_matrices, acoustics
 from phojax.descriptors.displacements import (
     displacement_tensor,
     displacement_tensor_from_matrices,
@@ -359,3 +360,17 @@ def test_averages_need_supercells():
             PhononSettings(**asked, width=0.03)
     with pytest.raises(InputError, match="auto, primitive or supercell"):
         PhononSettings(force_constants_from="nothing")
+
+
+def test_the_long_wave_limit_of_charges_is_known_or_refused():
+    sound = acoustics(exact(potential("ions:NaCl"), rocksalt()))
+    n = np.array([[1.0, 0, 0], [1, 1, 0], [1, 1, 1]])
+    n /= np.linalg.norm(n, axis=1)[:, None]
+    k = 2e-3
+    q = k * n @ np.asarray(rocksalt().cell).T / (2 * np.pi)
+    D = exact_dynamical_matrices(potential("ions:NaCl"), rocksalt(), q)
+    wanted = np.linalg.eigvalsh(np.asarray(D))[:, :3]
+    found = np.linalg.eigvalsh(acoustic_matrices(sound, k * n))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    with pytest.raises(InputError, match="piezoelectric"):
+        acoustics(exact(salt({"Na": 0.5, "Cl": -1.0}), triclinic()))

@@ -45,6 +45,7 @@ from phojax.modes import chunk_size, in_chunks
 from phojax.units import HBAR, KB, THZ
 
 _STEP = 0.03  # radians over the range of the force constants
+_NO_FORM = 1e-6  # relative; 1e-9 where the form is right
 _DRIFT = 1e-5  # of the largest force constant over mass, that a translation at Γ may leave
 _NEGLIGIBLE = 1e-14
 _POWERS = np.array(
@@ -81,7 +82,8 @@ def acoustics(force_constants: ForceConstants | Interpolation) -> Acoustics:
 
     Raises:
         InputError: force constants that break the translational sum rule, or of a crystal that is
-            held, which have no acoustic modes.
+            held, which have no acoustic modes; a potential (`bloch.exact`) with charges in a
+            piezoelectric crystal.
     """
     held = interpolation(force_constants)
     crystal = held.crystal
@@ -127,7 +129,16 @@ def acoustics(force_constants: ForceConstants | Interpolation) -> Acoustics:
     C = (4 * C[: len(n)] - C[len(n) :] / 4) / 3
     left = _monomials(n)
     right = C * np.einsum("ka,ab,kb->k", n, dielectric, n)[:, None, None]
-    fitted, *_ = np.linalg.lstsq(left, right.reshape(len(n), 9), rcond=None)
+    right = right.reshape(len(n), 9)
+    fitted, *_ = np.linalg.lstsq(left, right, rcond=None)
+    off = np.abs(left @ fitted - right).max() / np.abs(right).max()
+    if held.exact is not None and off > _NO_FORM:
+        # The dielectric tensor of charges in a potential is not known here.
+        raise fail(
+            f"sound whose dependence on direction is off by {off:.1g} from that without fields",
+            "a potential without charges, or a crystal that is not piezoelectric",
+            "Take force constants with Born charges",
+        )
     return Acoustics(fitted.reshape(-1, 3, 3), dielectric, cell, masses.sum(), int(real.sum()) // 3)
 
 
