@@ -8,11 +8,12 @@ import pytest
 SOURCE = pathlib.Path(__file__).resolve().parents[1] / "src" / "phojax"
 
 ORDER = [
-    "pytree", "units", "checks", "compiled", "spectral", "structure", "convert", "symmetry",
-    "brillouin", "neighbor_search", "capacities", "bloch_waves", "neighbors", "potentials",
-    "forces", "rooms", "relax", "relax_together", "force_constants", "examination", "nac", "dynmat",
-    "bloch", "modes", "stars", "velocities", "gruneisen", "branches", "descriptors", "elastic",
-    "md", "screening", "evaluation", "learn", "design", "io", "plots", "campaign", "cli",
+    "quiet", "pytree", "units", "checks", "compiled", "spectral", "structure", "convert",
+    "symmetry", "brillouin", "neighbor_search", "capacities", "bloch_waves", "neighbors",
+    "potentials", "forces", "rooms", "relax", "relax_together", "force_constants", "examination",
+    "nac", "dynmat", "bloch_symmetry", "bloch", "modes", "stars", "velocities", "gruneisen",
+    "branches", "descriptors", "elastic", "md", "screening", "evaluation", "learn", "design", "io",
+    "plots", "campaign", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "chgnet", "fairchem", "nequix", "parsl"}
 FILES = sorted(SOURCE.rglob("*.py"))
