@@ -358,6 +358,11 @@ def test_averages_need_supercells():
             planned(rocksalt(), model, PhononSettings(**asked))
         with pytest.raises(InputError, match="width 0"):
             PhononSettings(**asked, width=0.03)
+    # and what cannot do without them says so before anything is computed
+    host = potential("ase:ase.calculators.lj:LennardJones")
+    for asked in ({"exact": True}, {"force_constants_from": "primitive"}):
+        with pytest.raises(InputError, match="another program"):
+            planned(rocksalt(), host, PhononSettings(**asked))
     with pytest.raises(InputError, match="auto, primitive or supercell"):
         PhononSettings(force_constants_from="nothing")
 

@@ -39,11 +39,11 @@ def keep_compiled() -> pathlib.Path | None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.values.get(_FOLDER):
         return None
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(base) / "phojax" / f"compiled-{_processor()}"
     try:
+        base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(base) / "phojax" / f"compiled-{_processor()}"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # no room, or nobody's home
         return None
     jax.config.update(_FOLDER, str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)

@@ -186,10 +186,7 @@ def observed_of(done: Moved, mobile: int) -> list[Observed]:
 
 
 def _polyanions_in(done: Run, numbers: list[int], mobile: int) -> FrameworkCheck | None:
-    """Return whether polyanions are where they began: of the first replica where they are not.
-
-    None where host atoms are in no polyanion: elements are looked at more closely than this.
-    """
+    """Return whether polyanions are where they began: of the first replica where they are not."""
     check = None
     for n in numbers:
         frames = int(done.sums.counted[n])
@@ -200,20 +197,23 @@ def _polyanions_in(done: Run, numbers: list[int], mobile: int) -> FrameworkCheck
         check = _polyanions_of(
             done.systems, n, mobile, np.asarray(first, float), np.asarray(last, float), elapsed
         )
-        if set(check.names) & set(chemical_symbols):
-            return None
     return check
 
 
 def _polyanions_of(
     given: Systems, number: int, mobile: int, first, last, elapsed_ps: float | None
-) -> FrameworkCheck:
+) -> FrameworkCheck | None:
+    """Return the check of a system whose host is made of polyanions, None of others.
+
+    Elements are looked at more closely than this, in every frame.
+    """
     real = np.asarray(given.real[number])
     crystal = jax.tree.map(lambda x: np.asarray(x[number]), given.crystals)
-    return polyanions_after(
+    found = polyanions_after(
         first[real], last[real], np.asarray(crystal.cell, float), crystal.numbers[real],
         np.asarray(crystal.masses, float)[real], mobile, elapsed_ps,
     )  # fmt: skip
+    return None if set(found.names) & set(chemical_symbols) else found
 
 
 def stopped(done: Moved) -> list[str]:
@@ -242,9 +242,7 @@ def framework_watch(given: Systems, mobile: int, interval_ps: float) -> Watch:
         if found.holds:
             return ""
         units = _polyanions_of(given, number, mobile, first, last, None)
-        if units.holds and not set(units.names) & set(chemical_symbols):
-            return ""
-        return "; ".join(found.reasons)
+        return "" if units and units.holds else "; ".join(found.reasons)
 
     return watch
 

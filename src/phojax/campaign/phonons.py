@@ -164,9 +164,9 @@ def _on_few_routes(members: list[_Member]) -> list[_Member]:
 
     Each route has functions of its own to be compiled.
     """
-    free = [m.plan.works for m in members if m.plan.works is not None]
-    supercells, waves = (sum(work[n] for work in free) for n in (0, 1))
-    both = sum(map(min, free)) + _COMPILATION
+    works = [[work for _, work in m.plan.routes] for m in members if m.plan.routes]
+    supercells, waves = (sum(work[n] for work in works) for n in (0, 1))
+    both = sum(map(min, works)) + _COMPILATION
     if both < min(supercells, waves):
         return members
     return [replace(m, plan=by_route(m.plan, waves < supercells)) for m in members]

@@ -143,11 +143,12 @@ def screen(
         return found
 
     remarks = [*chosen.remarks]
-    found = write(settings.dynamics.crystals == 0 and not settings.moduli)
+    some_move = bool(settings.dynamics.names) or settings.dynamics.crystals != 0
+    found = write(not some_move and not settings.moduli)
     stable = [row["id"] for row in found if row["status"] == "done" and row.get("stable")]
     if settings.moduli and stable:
         cost = summed([cost, engine("moduli", pieces(stable, piece))])
-        found = write(settings.dynamics.crystals == 0)
+        found = write(not some_move)
     moving, said = chosen_for_dynamics(found, settings)
     remarks += said
     if moving:

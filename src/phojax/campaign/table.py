@@ -147,7 +147,7 @@ def _transport(moved: Record, cutoff: float | None, mobile: str) -> dict[str, An
         row["vdos_center_mobile_to_acoustic_cutoff"] = centre / cutoff
     row["channel_dimensionality"] = of.get("channels", {}).get("dimensionality")
     host = of.get("framework", {})
-    row["framework_holds"] = host.get("holds") or host.get("polyanions_hold", host.get("holds"))
+    row["framework_holds"] = host.get("polyanions_hold") or host.get("holds")
     arrhenius = moved.get("arrhenius") or {}
     row["activation_energy_meV"] = arrhenius.get("activation_energy_meV")
     row["activation_energy_error_meV"] = arrhenius.get("activation_energy_error_meV")

@@ -248,7 +248,9 @@ def _dry_run(jobs, model: Potential | None, settings: PhononSettings, options) -
                 calls = plan.columns * _COLUMNS_PER_FORCE_CALL
                 if not model.on_host:
                     calls /= os.cpu_count() or 1
-                cost = calls * per_atom * atoms + _COMPILATION
+                # A wave has two parts, and lives in the primitive cell.
+                moved = 2 * len(plan.primitive) if plan.by_waves else atoms
+                cost = calls * per_atom * moved + _COMPILATION
                 mesh = gamma_mesh(
                     settings.mesh or mesh_divisions(plan.primitive, settings.mesh_spacing),
                     plan.group,

@@ -254,8 +254,8 @@ def _cost_lines(cost: dict[str, Any]) -> list[str]:
     if cost.get("shapes_of_supercells"):
         line += (
             f"; {cost['shapes_of_primitive_cells']} shapes of primitive cells, "
-            f"{cost['shapes_of_supercells']} of supercells, "
-            f"{cost['padding_of_supercells']:.0%} of them padding"
+            f"{cost['shapes_of_supercells']} for force constants, "
+            f"{cost['padding_of_supercells']:.0%} of the work on them padding"
         )
     told.append(f"{line}; at most {cost['memory_GiB']:.2g} GiB of memory")
     return told

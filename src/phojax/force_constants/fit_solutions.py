@@ -62,6 +62,13 @@ class Scaled:
 
 
 def scaled_equations(data: Statistics, basis: SymmetryAdaptedBasis, scaling: str) -> Scaled:
+    """Return the normal equations of all data, and with each fold left out, columns scaled.
+
+    Args:
+        data: Of the folds.
+        basis: Of the unknowns.
+        scaling: "order" for one factor per order, else one per unknown: columns of unit norm.
+    """
     equations = int(data.equations.sum())
     total, right = data.gram.sum(0), data.right.sum(0)
     square = np.diagonal(total) / equations
@@ -124,6 +131,7 @@ def _held_out(data: Statistics, squares: list[np.ndarray], penalties, chosen: in
 
 
 def held_out_least_squares(data: Statistics, normal: Scaled, notes: list[str]) -> HeldOut | None:
+    """Return the held-out error of least squares; None, and why in `notes`, where it has none."""
     y = [least_squares(normal, k) for k in range(len(data.gram))]
     if any(one is None for one in y):
         notes.append(

@@ -182,7 +182,8 @@ def planned_points(
     crystal = constants.supercell.primitive
     divisions = settings.mesh or mesh_divisions(crystal, settings.mesh_spacing)
     usable = group if is_symmetric(constants, group) else None
-    subject, names = subject_of(source or interpolation(constants, born), settings)
+    held = interpolation(constants, born)
+    subject, names = subject_of(source or held, settings, spectrum_of=held)
     return Planned(
         subject,
         gamma_mesh(divisions, usable),
@@ -193,8 +194,16 @@ def planned_points(
     )
 
 
-def subject_of(held: Interpolation, settings: PhononSettings) -> tuple[Subject, list[str]]:
-    """Return the crystal with its groups: total, each element, mobile ions, host."""
+def subject_of(
+    held: Interpolation, settings: PhononSettings, *, spectrum_of: Interpolation | None = None
+) -> tuple[Subject, list[str]]:
+    """Return the crystal with its groups: total, each element, mobile ions, host.
+
+    Args:
+        held: What gives D(q).
+        settings: Of the calculation.
+        spectrum_of: Force constants whose spectrum is the scale of degeneracy; its own by default.
+    """
     crystal = held.crystal
     mobile = np.array([s == settings.mobile for s in crystal.symbols])
     if mobile.any() and not mobile.all():
@@ -205,7 +214,11 @@ def subject_of(held: Interpolation, settings: PhononSettings) -> tuple[Subject, 
     names, members = species_groups(crystal)
     members = np.concatenate([members, mobile[None], ~mobile[None]])
     return Subject(
-        held, jnp.asarray(mobile), among, jnp.asarray(members), jnp.asarray(width_of(held))
+        held,
+        jnp.asarray(mobile),
+        among,
+        jnp.asarray(members),
+        jnp.asarray(width_of(spectrum_of or held)),
     ), names
 
 

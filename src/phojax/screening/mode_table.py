@@ -22,7 +22,7 @@ from phojax.descriptors.participation import (
     participation_ratio,
     participation_ratio_mass_weighted,
 )
-from phojax.dynmat import Interpolation, dynamical_matrices
+from phojax.dynmat import Interpolation
 from phojax.modes import (
     Modes,
     atomic_weights,
@@ -358,9 +358,6 @@ def _described(
     return table, U
 
 
-_at = jax.jit(dynamical_matrices)
-
-
 def width_of(held: Interpolation) -> float:
     """Return the range of λ over Γ and the seven points halfway to reciprocal lattice vectors.
 
@@ -368,9 +365,6 @@ def width_of(held: Interpolation) -> float:
     from the short-ranged force constants.
     """
     corners = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
-    if held.exact is not None:
-        exact = np.asarray(_at(held, jnp.asarray(corners / 2)))
-        return float(np.ptp(np.linalg.eigvalsh(exact)))
     sign = np.cos(np.pi * corners @ np.asarray(held.lattice).T)
     D = np.tensordot(sign, np.asarray(held.values), 1)
     root = np.repeat(1 / np.sqrt(np.asarray(held.crystal.masses)), 3)

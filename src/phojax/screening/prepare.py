@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from phojax.bloch import hessian_by_waves, independent_columns
+from phojax.bloch import check_carries_waves, hessian_by_waves, independent_columns
 from phojax.checks import fail
 from phojax.force_constants.hessian import HessianResult, averaged_surface, hessian
 from phojax.force_constants.noise import RowNoise, row_noise
@@ -50,8 +50,8 @@ class Plan:
         columns: Hessian-vector products, or differences of forces; those at width 0 included.
         step: Displacement in Å for differences of forces; None for automatic differentiation.
         by_waves: Whether force constants at width 0 are from the primitive cell (`bloch`).
-        works: What both routes cost, the supercell's first, in products of one atom's row; None
-            where there is one route alone.
+        routes: Columns of the supercell's route and of that by waves, each with its work in
+            products of one atom's row; None where there is one route alone.
     """
 
     primitive: Structure
@@ -61,7 +61,7 @@ class Plan:
     columns: int
     step: float | None = None
     by_waves: bool = False
-    works: tuple[int, int] | None = None
+    routes: tuple[tuple[int, int], tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,15 @@ def planned(crystal: Structure, potential: Potential, settings: PhononSettings) 
     if step is None and potential.derivatives == 1:
         step = DISPLACEMENT
     columns = rows * (1 + 2 * settings.pairs * (width > 0))
-    if width > 0 and (settings.exact or settings.force_constants_from == "primitive"):
-        raise fail(
-            f"{potential.name} without supercells, and force constants averaged over {width:g} Å",
-            "width 0 (--width 0), or supercells",
-        )  # fmt: skip
-    plan = Plan(primitive, group, cell, width, columns, step)
     wanted = settings.force_constants_from
+    if settings.exact or wanted == "primitive":
+        if width > 0:
+            raise fail(
+                f"{potential.name} without supercells, its force constants averaged over "
+                f"{width:g} Å", "width 0 (--width 0), or supercells",
+            )  # fmt: skip
+        check_carries_waves(potential, primitive)  # before anything is computed
+    plan = Plan(primitive, group, cell, width, columns, step)
     if wanted == "supercell" or step is not None or width > 0:
         return plan
     if wanted == "auto" and not potential.carries_waves:
@@ -124,18 +126,15 @@ def planned(crystal: Structure, potential: Potential, settings: PhononSettings) 
     by_waves = replace(plan, columns=len(waves), by_waves=True)
     if wanted == "primitive":
         return by_waves
-    works = rows * len(cell.structure), waves.work
-    return replace(by_waves if works[1] < works[0] else plan, works=works)
+    routes = ((rows, rows * len(cell.structure)), (len(waves), waves.work))
+    return replace(by_waves if waves.work < routes[0][1] else plan, routes=routes)
 
 
 def by_route(plan: Plan, by_waves: bool) -> Plan:
     """Return a plan whose route is another one; as it is where it has no choice."""
-    if plan.works is None or plan.by_waves == by_waves:
+    if plan.routes is None:
         return plan
-    columns = independent_columns(plan.cell, plan.group) if by_waves else (
-        independent_displacements(plan.cell, plan.group)
-    )  # fmt: skip
-    return replace(plan, by_waves=by_waves, columns=len(columns))
+    return replace(plan, by_waves=by_waves, columns=plan.routes[by_waves][0])
 
 
 def supercell_of(crystal: Structure, settings: PhononSettings) -> tuple[Supercell, SpaceGroup]:
