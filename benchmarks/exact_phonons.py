@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from ase.spacegroup import crystal as ase_crystal
 
-from phojax.bloch import exact_force_constants, independent_columns
+from phojax.bloch_supercell import exact_force_constants, independent_columns
 from phojax.convert import structure_from_ase
 from phojax.force_constants.hessian import hessian
 from phojax.force_constants.reduction import independent_displacements

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from phojax.bloch import check_beside_doubled_cell, exact, exact_force_constants
+from phojax.bloch import check_beside_doubled_cell, exact
+from phojax.bloch_supercell import exact_force_constants
 from phojax.dynmat import dynamical_matrices
 from phojax.neighbors import gather, scatter, separations
 from phojax.potentials.contract import Potential

@@ -14,10 +14,9 @@ from phojax.bloch import (
     check_beside_doubled_cell,
     exact,
     exact_dynamical_matrices,
-    exact_force_constants,
     exact_hessians,
-    independent_columns,
 )
+from phojax.bloch_supercell import exact_force_constants, independent_columns
 from phojax.brillouin import gamma_mesh
 from phojax.checks import InputError
 from phojax.descriptors.debye import acoustic_matrices, acoustics

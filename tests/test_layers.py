@@ -11,9 +11,9 @@ ORDER = [
     "quiet", "pytree", "units", "checks", "compiled", "spectral", "structure", "convert",
     "symmetry", "brillouin", "neighbor_search", "capacities", "bloch_waves", "neighbors",
     "potentials", "forces", "rooms", "relax", "relax_together", "force_constants", "examination",
-    "nac", "dynmat", "bloch_symmetry", "bloch", "modes", "stars", "velocities", "gruneisen",
-    "branches", "descriptors", "elastic", "md", "screening", "evaluation", "learn", "design", "io",
-    "plots", "campaign", "cli",
+    "nac", "dynmat", "bloch_symmetry", "bloch", "bloch_supercell", "modes", "stars", "velocities",
+    "gruneisen", "branches", "descriptors", "elastic", "md", "screening", "evaluation", "learn",
+    "design", "io", "plots", "campaign", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "chgnet", "fairchem", "nequix", "parsl"}
 FILES = sorted(SOURCE.rglob("*.py"))

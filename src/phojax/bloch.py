@@ -1,18 +1,13 @@
 """Dynamical matrices from a potential and a primitive cell, with no supercell.
 
     Φ_iα,jβ(q) = Σ_L ∂²E/∂r_i0α ∂r_jLβ exp(iq·(r_j + L - r_i)),   D = Φ / √(m_i m_j)        (1)
-    Φ_iα,jLβ   = 1/N Σ_q Φ_iα,jβ(q) exp(-iq·(r_j + L - r_i))                               (2)
 
 A column of (1) is the derivative of the gradient along a displacement that is a Bloch wave: reads
 and sums across cells carry its phase (`bloch_waves`), and everything else happens in one cell. It
 is exact at any q, whatever the potential reaches: a message-passing potential sees through all its
 layers, farther than a supercell of a practical size.
-
-Eq. (2), over the N points whose waves fit a supercell, is what a calculation in that supercell
-would give. Symmetry leaves few of their columns to compute (`bloch_symmetry`).
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,26 +18,17 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from phojax.bloch_symmetry import IndependentColumns
 from phojax.bloch_waves import AXIS, operations_in
 from phojax.checks import check_float64, check_shape, fail
 from phojax.dynmat import Interpolation
-from phojax.force_constants.container import ForceConstants
-from phojax.force_constants.hessian import HessianResult, hessian_result
-from phojax.force_constants.parts import Ensemble, responses_in_parts
-from phojax.force_constants.parts import at_a_time as parts_at_a_time
 from phojax.forces import energy
 from phojax.neighbors import carrying
 from phojax.potentials.contract import Potential, check_elements
 from phojax.pytree import pytree
-from phojax.rooms import Room, in_room, room_of
-from phojax.structure import Structure, Supercell, commensurate_points, supercell
-from phojax.symmetry import SpaceGroup
+from phojax.structure import Structure, supercell
 
 _HERMITIAN = 1e-8  # of the largest entry: beyond this something was read without its phase
 _LAYERS = 5
-_PART, _PART_CPU = 1024, 16  # columns that are lost at most where a calculation is interrupted
-_BUSY, _BUSY_CPU = 4096, 16  # atoms of all columns that go through side by side
 
 
 def bloch_columns(
@@ -71,12 +57,21 @@ def bloch_columns(
 
     def column(row):
         at, towards, u = row
-        return _row(potential, crystal, graph, at, towards, u, real)
+        return bloch_column(potential, crystal, graph, at, towards, u, real)
 
     return jax.lax.map(column, (q, directions, moved), batch_size=at_a_time)
 
 
-def _row(potential: Potential, crystal: Structure, graph: Any, q, towards, u, real: bool):
+def bloch_column(
+    potential: Potential,
+    crystal: Structure,
+    graph: Any,
+    q: Float[Array, "3"],
+    towards: Float[Array, "3"],
+    u: Float[Array, "atom 3"],
+    real: bool = False,
+) -> Complex[Array, "atom 3"]:
+    """Return one row of `bloch_columns`; traceable."""
     found = _column(potential, crystal, carrying(graph, q, towards), u, real)
     angle = 2 * jnp.pi * crystal.fractional @ q
     phase = jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
@@ -197,7 +192,7 @@ def exact_hessians(
     _check_exact(potential, crystal)
     capacity = potential.capacity(crystal)
     found, overflow = _hessians(potential, crystal, q, towards, capacity, columns)
-    return _hermitian(potential, _finite(potential, np.asarray(found), overflow))
+    return hermitian_matrices(potential, finite_matrices(potential, np.asarray(found), overflow))
 
 
 def _check_exact(potential: Potential, crystal: Structure) -> None:
@@ -206,14 +201,19 @@ def _check_exact(potential: Potential, crystal: Structure) -> None:
     check_carries_waves(potential, crystal)
 
 
-def _check_known(potential: Potential, crystal: Structure) -> None:
-    """Look closely at potentials of which nobody has said that they carry waves."""
+def check_offers_exact(potential: Potential, crystal: Structure) -> None:
+    """Raise InputError for a potential whose exact D(q) is not to be had or not to be trusted.
+
+    Potentials of which nobody has said that they carry waves are looked at closely:
+    `check_beside_doubled_cell`.
+    """
     _check_exact(potential, crystal)
     if not potential.carries_waves:
         check_beside_doubled_cell(potential, crystal)
 
 
-def _finite(potential: Potential, found: np.ndarray, overflow) -> np.ndarray:
+def finite_matrices(potential: Potential, found: np.ndarray, overflow: Any) -> np.ndarray:
+    """Return second derivatives as they are; raise InputError unless all are finite."""
     if overflow or not np.all(np.isfinite(found)):
         raise fail(
             f"{potential.name} returned second derivatives that are not finite", "finite ones",
@@ -222,9 +222,10 @@ def _finite(potential: Potential, found: np.ndarray, overflow) -> np.ndarray:
     return found
 
 
-def _hermitian(
+def hermitian_matrices(
     potential: Potential, found: Complex[np.ndarray, "q mode mode"]
 ) -> Complex[np.ndarray, "q mode mode"]:
+    """Return the Hermitian part of matrices; raise InputError where another part is there."""
     adjoint = found.conj().swapaxes(1, 2)
     size = np.abs(found).max(initial=1e-300)
     if np.abs(found - adjoint).max(initial=0.0) > _HERMITIAN * size:
@@ -277,14 +278,15 @@ def exact(potential: Potential, crystal: Structure, *, columns: int | None = Non
     parameters go through.
 
     Args:
-        potential: As for `hessian_by_waves`.
+        potential: As for `bloch_hessians`; looked at by `check_beside_doubled_cell` first, unless
+            it `carries_waves`.
         crystal: Concrete, relaxed; best the primitive cell.
         columns: Of a matrix computed at a time; all by default.
 
     Raises:
         InputError: as `exact_hessians`.
     """
-    _check_known(potential, crystal)
+    check_offers_exact(potential, crystal)
     n = 3 * len(crystal)
     graph = potential.graph(crystal, potential.capacity(crystal))
     part = Exact(potential, graph, columns)
@@ -356,128 +358,17 @@ def _has_images(graph: Any) -> bool:
                if np.asarray(leaf).dtype == bool and np.ndim(leaf))  # fmt: skip
 
 
-def exact_force_constants(
-    potential: Potential, cells: Supercell, group: SpaceGroup | None = None, **how: Any
-) -> ForceConstants:
-    """Return the force constants of a supercell that is never built, eq. (2) (host).
-
-    Arguments and errors are those of `hessian_by_waves`; sum rules are enforced.
-    """
-    return hessian_by_waves(potential, cells, group, **how).force_constants
-
-
-def hessian_by_waves(
-    potential: Potential,
-    cells: Supercell,
-    group: SpaceGroup | None = None,
-    *,
-    at_a_time: int | None = None,
-    workers: int | None = None,
-    room: Room | None = None,
-    on_part: Callable[[int, int], None] | None = None,
-    done: dict[str, np.ndarray] | None = None,
-) -> HessianResult:
-    """Return what `hessian` returns at width 0, from the primitive cell by eq. (2) (host).
-
-    Args:
-        potential: As for `bloch_hessians`; looked at by `check_beside_doubled_cell` first, unless
-            it `carries_waves`.
-        cells: The supercell; only its primitive cell is evaluated.
-        group: Of the primitive cell, which must have it exactly; None to use time reversal alone.
-        at_a_time: Columns that go through side by side; by default what suits the device.
-        workers: Parts at a time, each in a thread of its own; likewise.
-        room: Shape that the primitive cell shares with others; its own by default.
-        on_part: Called with (parts finished, parts in all) before the first and after each one.
-        done: Columns of parts computed before, by name; finished ones are added to it.
-
-    Raises:
-        InputError: as `exact_hessians`, and a potential that bypasses gather and scatter.
-    """
-    crystal = cells.primitive
-    _check_known(potential, crystal)
-    n = len(crystal)
-    points = commensurate_points(cells)
-    asked = independent_columns(cells, group)
-    _, workers = parts_at_a_time(potential, None, workers)
-    room = room or room_of(potential, crystal)
-    inside = jax.tree.map(lambda x: x[0], in_room([crystal], room.atoms))
-    in_cpu = jax.default_backend() == "cpu"
-    busy, part = (_BUSY_CPU, _PART_CPU) if in_cpu else (_BUSY, _PART)
-    at_a_time = min(part, at_a_time or max(1, busy // room.atoms))
-    whole = -(-part // at_a_time) * at_a_time  # parts have one shape, whatever is in them
-    moved = np.zeros((len(asked), room.atoms, 3))
-    moved[np.arange(len(asked)), asked.atoms] = asked.directions
-
-    def evaluate(shift, start: int, size: int) -> np.ndarray:
-        count = min(size, len(asked) - start)
-        rows = np.minimum(np.arange(start, start + whole), start + count - 1)
-        found, overflow = _some_columns(
-            potential, inside, jnp.asarray(asked.q[rows]), jnp.asarray(moved[rows]),
-            jnp.int32(count), room.capacity, at_a_time, asked.real,
-        )  # fmt: skip
-        mine = _finite(potential, np.asarray(found), overflow)[:count, :n]
-        return np.concatenate([np.real(mine), np.imag(mine)], axis=1)
-
-    # A part holds real parts, then imaginary ones: twice the atoms.
-    [parts] = responses_in_parts(
-        evaluate, Ensemble(0.0, 1, None), 2 * n, len(asked), part, workers=workers,
-        on_part=on_part, done=done,
-    )  # fmt: skip
-    found = asked.matrices(parts[:, :n] + 1j * parts[:, n:])
-    values = _in_supercell(_hermitian(potential, found), points, cells)
-    return replace(hessian_result(values[None], cells, 0.0, len(asked)), points=asked.points)
-
-
-def independent_columns(cells: Supercell, group: SpaceGroup | None) -> IndependentColumns:
-    """Return the columns at the points of a supercell that determine its force constants."""
-    return IndependentColumns(
-        commensurate_points(cells), np.asarray(cells.primitive.fractional), group
-    )
-
-
-def _in_supercell(
-    matrices: Complex[np.ndarray, "q mode mode"], points: Float[np.ndarray, "q 3"], cells: Supercell
-) -> Float[np.ndarray, "i jL 3 3"]:
-    """Return eq. (2)."""
-    n = len(cells.primitive)
-    own = np.exp(2j * np.pi * points @ np.asarray(cells.primitive.fractional).T)  # (q, atom)
-    at_home = (
-        own[:, :, None, None, None]
-        * matrices.reshape(-1, n, 3, n, 3)
-        * (own.conj()[:, None, None, :, None])
-    )
-    waves = np.exp(-2j * np.pi * points @ np.asarray(cells.images).T)  # (q, L)
-    values = np.einsum("qL,qiajb->ijLab", waves, at_home, optimize=True).real / len(points)
-    return values.reshape(n, -1, 3, 3)
-
-
-@partial(jax.jit, static_argnames=("capacity", "at_a_time", "real"))
-def _some_columns(potential, crystal, q, moved, count, capacity, at_a_time, real):
-    """Return the columns of the first `count` rows, and whether the graph overflowed."""
-    graph = potential.graph(crystal, capacity)
-
-    def some(k, out):
-        mine = (jax.lax.dynamic_slice_in_dim(x, k * at_a_time, at_a_time) for x in (q, moved))
-        new = jax.vmap(lambda q, u: _row(potential, crystal, graph, q, jnp.zeros(3), u, real))(
-            *mine
-        )
-        return jax.lax.dynamic_update_slice_in_dim(out, new, k * at_a_time, 0)
-
-    start = jnp.zeros(moved.shape, complex)
-    # As many as there are, not as many as there is room for.
-    return jax.lax.fori_loop(0, -(-count // at_a_time), some, start), graph.overflow
-
-
 __all__ = [
     "Exact",
+    "bloch_column",
     "bloch_columns",
     "bloch_hessians",
     "check_beside_doubled_cell",
     "check_carries_waves",
+    "check_offers_exact",
     "exact",
     "exact_dynamical_matrices",
-    "exact_force_constants",
     "exact_hessians",
-    "hessian_by_waves",
-    "independent_columns",
+    "finite_matrices",
+    "hermitian_matrices",
 ]

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from phojax.bloch import check_carries_waves, hessian_by_waves, independent_columns
+from phojax.bloch import check_carries_waves
+from phojax.bloch_supercell import hessian_by_waves, independent_columns
 from phojax.checks import fail
 from phojax.force_constants.hessian import HessianResult, averaged_surface, hessian
 from phojax.force_constants.noise import RowNoise, row_noise

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from phojax.bloch import exact_dynamical_matrices, exact_force_constants
+from phojax.bloch import exact_dynamical_matrices
+from phojax.bloch_supercell import exact_force_constants
 from phojax.descriptors.displacements import displacement_tensor_from_matrices
 from phojax.dynmat import dynamical_matrices
 from phojax.potentials.contract import Potential
