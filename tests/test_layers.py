@@ -10,10 +10,10 @@ SOURCE = pathlib.Path(__file__).resolve().parents[1] / "src" / "phojax"
 ORDER = [
     "quiet", "pytree", "units", "checks", "compiled", "spectral", "structure", "convert",
     "symmetry", "brillouin", "neighbor_search", "capacities", "bloch_waves", "neighbors",
-    "potentials", "forces", "rooms", "relax", "relax_together", "force_constants", "examination",
-    "nac", "dynmat", "bloch_symmetry", "bloch", "bloch_supercell", "modes", "stars", "velocities",
-    "gruneisen", "branches", "descriptors", "elastic", "md", "screening", "evaluation", "learn",
-    "design", "io", "plots", "campaign", "cli",
+    "potentials", "forces", "rooms", "coordinates", "relax", "relax_together", "implicit",
+    "force_constants", "examination", "nac", "dynmat", "bloch_symmetry", "bloch", "bloch_supercell",
+    "modes", "stars", "velocities", "gruneisen", "branches", "descriptors", "elastic", "md", "screening",
+    "evaluation", "learn", "design", "io", "plots", "campaign", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "chgnet", "fairchem", "nequix", "parsl"}
 FILES = sorted(SOURCE.rglob("*.py"))

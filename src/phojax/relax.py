@@ -1,18 +1,10 @@
 """Relaxation of positions and cell on the host, the symmetry kept.
 
-With a start of cell A₀ and positions x₀ (rows), displacements u and a symmetric strain ε,
+E is minimised over the `coordinates` of a space group, y, with
 
-    A = A₀ (1 + ε),   x = (x₀ + u)(1 + ε)                                        (1)
-    ∂E/∂u = -F (1 + ε),   ∂E/∂ε = V sym[(1 + ε)⁻¹ σ]                               (2)
+    ∂E/∂u = -F (1 + ε),   ∂E/∂ε = V sym[(1 + ε)⁻¹ σ].                              (1)
 
-Both are expanded in an orthonormal basis of what the space group leaves invariant,
-
-    (P u)_p(i) = 1/|G| Σ_{R|t} R u_i,   P ε = 1/|G| Σ R ε Rᵀ,                        (3)
-
-less the rigid translations. Nothing outside the subspace can grow from rounding, so the space
-group holds to the last digit, whatever the potential.
-
-In the subspace E is minimised by the inverse BFGS formula with a bound on the step. A step is
+Steps are those of the inverse BFGS formula with a bound on the step. A step is
 judged by the energy where its change stands out, and else by ½ (g + g')·s, which has no
 cancellation: this is how forces of 1e-9 eV/Å are reached.
 Source: Nocedal and Wright, Numerical Optimization (2006), eqs. 6.17 and 6.20; Hager and Zhang,
@@ -27,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from phojax.checks import InputError, fail
+from phojax.coordinates import Coordinates, coordinates
 from phojax.forces import _evaluate
 from phojax.potentials.contract import Potential, check_elements, why
 from phojax.structure import Structure
-from phojax.symmetry import SpaceGroup, symmetrized
+from phojax.symmetry import SpaceGroup
 
 Values = tuple[Any, Any, Any]
 """Energy (eV), forces (eV/Å), stress (eV/Å³, positive under tension)."""
@@ -44,7 +37,6 @@ Descent = Generator[Structure, Values, "Relaxation"]
 _STIFFNESS = 10.0  # eV/Å², a bond's; sets the first step only
 _LARGEST_STEP = 0.3  # Å
 _SMALLEST_STEP = 1e-10  # Å; below it the surface is rougher than the tolerance
-_STRAIN_STEP = 5.0  # Å per unit strain: how strain counts in the length of a step
 _ENERGY_NOISE = 1e-7  # relative; smaller changes of energy are judged by gradients
 
 
@@ -71,28 +63,6 @@ class Relaxation:
     force_max_eV_A: float
     stress_max_eV_A3: float
     message: str
-
-
-@dataclass(frozen=True)
-class _Subspace:
-    """Eqs. (1) to (3): the start, and orthonormal bases of what may change."""
-
-    start: Structure
-    displacements: np.ndarray  # (atom·3, n)
-    strains: np.ndarray  # (9, m)
-    scale: float  # Å: strain coordinates are ε·scale, about as stiff as displacements
-
-    def parts(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return u (atom, 3) in Å and ε (3, 3)."""
-        n = self.displacements.shape[1]
-        u = self.displacements @ y[:n]
-        return u.reshape(-1, 3), (self.strains @ y[n:] / self.scale).reshape(3, 3)
-
-    def length(self, y: np.ndarray) -> float:
-        """Return the largest move of an atom in Å, strains counted in."""
-        u, strain = self.parts(y)
-        longest = float(np.sqrt((u**2).sum(1).max(initial=0.0)))
-        return max(longest, _STRAIN_STEP * float(np.abs(strain).max()))
 
 
 @dataclass(frozen=True)
@@ -237,13 +207,13 @@ def relaxing(
             "positive numbers",
         )
     return _relaxing(
-        _subspace(structure, symmetry, cell), cell, force_tolerance, stress_tolerance, max_steps,
+        coordinates(structure, symmetry, cell), cell, force_tolerance, stress_tolerance, max_steps,
         conservative, on_step,
     )  # fmt: skip
 
 
 def _relaxing(
-    space: _Subspace, cell, force_tolerance, stress_tolerance, max_steps, conservative, on_step
+    space: Coordinates, cell, force_tolerance, stress_tolerance, max_steps, conservative, on_step
 ) -> Descent:
     def merit(p: _Point) -> float:
         if not p.finite:
@@ -263,6 +233,18 @@ def _relaxing(
         best.stress_max,
         message,
     )
+
+
+def under(pressure: float, surface: Surface) -> Surface:
+    """Return the enthalpy surface of a pressure in eV/Å³: E + pV, forces, and σ + p."""
+    if pressure == 0:
+        return surface
+
+    def pressed(crystal: Structure) -> Values:
+        E, forces, stress = surface(crystal)
+        return E + pressure * float(crystal.volume), forces, stress + pressure * np.eye(3)
+
+    return pressed
 
 
 def potential_surface(potential: Potential, structure: Structure) -> Surface:
@@ -292,7 +274,7 @@ def potential_surface(potential: Potential, structure: Structure) -> Surface:
 
 
 def _minimum(
-    space: _Subspace, merit, max_steps, conservative: bool, on_step
+    space: Coordinates, merit, max_steps, conservative: bool, on_step
 ) -> Generator[Structure, Values, tuple[_Point, int, str]]:
     """Return the best point, the number of evaluations and why they ended."""
     here = best = yield from _point(space, np.zeros(_dimension(space)))
@@ -355,11 +337,11 @@ def _updated(inverse, fresh, s, y) -> tuple[np.ndarray, bool]:
     return inverse, False
 
 
-def _dimension(space: _Subspace) -> int:
+def _dimension(space: Coordinates) -> int:
     return space.displacements.shape[1] + space.strains.shape[1]
 
 
-def _point(space: _Subspace, y: np.ndarray) -> Generator[Structure, Values, _Point]:
+def _point(space: Coordinates, y: np.ndarray) -> Generator[Structure, Values, _Point]:
     u, strain = space.parts(y)
     start, stretch = space.start, np.eye(3) + strain
     crystal = replace(
@@ -373,7 +355,7 @@ def _point(space: _Subspace, y: np.ndarray) -> Generator[Structure, Values, _Poi
     symmetric = (symmetric + symmetric.T) / 2
     volume = abs(float(np.linalg.det(np.asarray(crystal.cell))))
     de = space.strains.T @ symmetric.reshape(-1) * volume / space.scale
-    # The subspace is that of (1), before the strain: bring its part of the forces back.
+    # The subspace is that before the strain: bring its part of the forces back.
     kept = -(space.displacements @ du).reshape(-1, 3) @ np.linalg.inv(stretch)
     kept_stress = stress
     if space.strains.shape[1]:  # the group of the strained crystal has the same invariants
@@ -389,52 +371,3 @@ def _point(space: _Subspace, y: np.ndarray) -> Generator[Structure, Values, _Poi
         float(np.abs(kept_stress).max()),
         float(left_out),
     )
-
-
-def _subspace(structure: Structure, symmetry: SpaceGroup | None, cell: bool) -> _Subspace:
-    """Return the coordinates of a relaxation, the start made exactly symmetric."""
-    n = len(structure)
-    rotations, permutation = np.eye(3)[None], np.arange(n)[None]
-    if symmetry is not None:
-        permutation = symmetry.permutation
-        if permutation.shape[1:] != (n,):
-            raise fail(
-                f"a symmetry of {permutation.shape[1]} atoms for a structure of {n}",
-                "the space group of this structure",
-            )
-        moved = symmetrized(structure, symmetry)
-        shift = float(np.abs(np.asarray(moved.positions - structure.positions)).max(initial=0.0))
-        if shift > 0.1:
-            raise fail(
-                f"the symmetry moves an atom by {shift:.2f} Å",
-                "the space group of this structure",
-            )
-        structure = moved
-        A = np.asarray(structure.cell, float)
-        rotations = np.einsum("ba,obc,cd->oad", A, symmetry.rotations, np.linalg.inv(A.T))
-
-    average = np.zeros((n, 3, n, 3))
-    atoms = np.arange(n)
-    for R, p in zip(rotations, permutation, strict=True):
-        average[p, :, atoms, :] += R / len(rotations)
-    real = (np.asarray(structure.numbers) > 0).astype(float)
-    rigid = np.einsum("i,j,ab->iajb", real, real, np.eye(3)) / max(real.sum(), 1)
-    moves = average * real[:, None, None, None] * real[:, None]
-    moves = moves.reshape(3 * n, 3 * n) @ (np.eye(3 * n) - rigid.reshape(3 * n, 3 * n))
-
-    symmetric = np.einsum("ac,bd->abcd", np.eye(3), np.eye(3))
-    symmetric = (symmetric + symmetric.transpose(1, 0, 2, 3)) / 2
-    turned = np.einsum("oac,obd->abcd", rotations, rotations) / len(rotations)
-    strains = np.einsum("abcd,cdef->abef", turned, symmetric).reshape(9, 9)
-    return _Subspace(
-        structure,
-        _range(moves),
-        _range(strains) if cell else np.zeros((9, 0)),
-        float(np.sqrt(max(real.sum(), 1))),
-    )
-
-
-def _range(projector: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis (columns) of what a symmetric projector keeps."""
-    values, vectors = np.linalg.eigh((projector + projector.T) / 2)
-    return vectors[:, values > 0.5]
