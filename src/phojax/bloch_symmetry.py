@@ -15,7 +15,10 @@ its complex conjugate in brackets where the operation takes q to -q.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
@@ -96,10 +99,7 @@ class IndependentColumns:
     ) -> Complex[np.ndarray, "q mode mode"]:
         """Return Φ(q) of all points from Φ_ia(q) d of every row."""
         n = len(self._x)
-        found = [
-            self._whole(little, columns[self._at == k], self._at == k)
-            for k, little in enumerate(self._little)
-        ]
+        found = self.chosen_matrices(columns).reshape(-1, n, 3, n, 3)
         out = np.empty((len(self._all), n, 3, n, 3), complex)
         for number, (place, (op, back)) in enumerate(zip(self._from, self._by, strict=True)):
             R = self._group.rotations_cartesian[op]
@@ -111,6 +111,20 @@ class IndependentColumns:
             phase = np.exp(2j * np.pi * self._x @ np.rint(arrived - self._all[number]))
             out[number] = phase[:, None, None, None] * given * phase.conj()[:, None]
         return out.reshape(len(out), 3 * n, 3 * n)
+
+    def chosen_matrices(self, columns: Any) -> Any:
+        """Return Φ(q) of the points that rows belong to, (q, mode, mode), in their order.
+
+        Args:
+            columns: (row, atom, 3), complex: an array of numpy, or one of JAX, traced or not.
+        """
+        xp = jnp if isinstance(columns, jax.Array) else np
+        n = len(self._x)
+        found = [
+            self._whole(little, columns[np.flatnonzero(self._at == k)], self._at == k)
+            for k, little in enumerate(self._little)
+        ]
+        return xp.stack(found).reshape(len(found), 3 * n, 3 * n)
 
     def _reach(self, number: int, place: int) -> None:
         """Note which points follow from a chosen one."""
@@ -145,36 +159,35 @@ class IndependentColumns:
             (int(a), spanning_directions(R[went[:, a] == a])) for a in np.unique(went.min(axis=0))
         ]
 
-    def _whole(
-        self, little: _Little, columns: Complex[np.ndarray, "row atom 3"], mine: np.ndarray
-    ) -> Complex[np.ndarray, "atom 3 atom 3"]:
+    def _whole(self, little: _Little, columns: Any, mine: np.ndarray) -> Any:
         """Return Φ(q) of a chosen point by eq. (2), averaged over the little group."""
-        n = len(self._x)
+        xp = jnp if isinstance(columns, jax.Array) else np
         went = self._group.permutation[little.operations]
+        back = np.argsort(went, axis=1)
         R = self._group.rotations_cartesian[little.operations]
         phase = np.exp(2j * np.pi * little.G @ self._x.T)  # (op, atom)
         atoms, directions = self.atoms[mine], self.directions[mine]
-        out = np.empty((n, 3, n, 3), complex)
 
-        def turned(op, values, a):
-            """Take what belongs to atom a, (atom, 3, any), through an operation."""
-            values = values.conj() if little.reversed[op] else values
-            there = np.empty_like(values)
-            there[went[op]] = values
-            own = phase[op] * phase[op, went[op, a]].conj()
-            return own[:, None, None] * np.einsum("ab,ibc->iac", R[op], there)
+        def turned(ops, values, a):
+            """Take what belongs to atom a, (atom, 3, any), through operations, in a row."""
+            both = xp.stack([values, values.conj()])
+            there = both[little.reversed[ops].astype(int)[:, None], back[ops]]
+            own = phase[ops] * phase[ops, went[ops, a]].conj()[:, None]
+            return own[:, :, None, None] * xp.einsum("oab,oibc->oiac", R[ops], there)
 
+        reached, found = [], []
         for a in np.unique(atoms):
-            of_a = atoms == a
+            of_a = np.flatnonzero(atoms == a)
             given = columns[of_a].transpose(1, 2, 0)  # (atom, 3, direction)
             site = np.flatnonzero(went[:, a] == a)
-            images = np.concatenate([R[op] @ directions[of_a].T for op in site], axis=1)
-            moved = np.concatenate([turned(op, given, a) for op in site], axis=2)
-            column = moved @ np.linalg.pinv(images)  # (atom, 3, 3)
-            reached, first = np.unique(went[:, a], return_index=True)
-            for b, op in zip(reached, first, strict=True):
-                out[:, :, b] = turned(op, column, a) @ R[op].T
-        return out
+            images = np.einsum("oab,db->aod", R[site], directions[of_a])
+            seen = turned(site, given, a).transpose(1, 2, 0, 3)  # (atom, 3, op, direction)
+            column = seen.reshape(*seen.shape[:2], -1) @ np.linalg.pinv(images.reshape(3, -1))
+            orbit, first = np.unique(went[:, a], return_index=True)
+            reached.append(orbit)
+            found.append(xp.einsum("oiac,odc->oiad", turned(first, column, a), R[first]))
+        order = np.argsort(np.concatenate(reached))
+        return xp.concatenate(found)[order].transpose(1, 2, 0, 3)
 
 
 def _identity_alone(atoms: int) -> SpaceGroup:
