@@ -12,8 +12,8 @@ ORDER = [
     "symmetry", "brillouin", "neighbor_search", "capacities", "bloch_waves", "neighbors",
     "potentials", "forces", "rooms", "coordinates", "relax", "relax_together", "implicit",
     "force_constants", "examination", "nac", "dynmat", "bloch_symmetry", "bloch", "bloch_supercell",
-    "modes", "stars", "velocities", "gruneisen", "branches", "descriptors", "elastic", "md", "screening",
-    "evaluation", "learn", "design", "io", "plots", "campaign", "cli",
+    "modes", "stars", "velocities", "gruneisen", "branches", "descriptors", "gradients", "elastic",
+    "md", "screening", "evaluation", "learn", "design", "io", "plots", "campaign", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "chgnet", "fairchem", "nequix", "parsl"}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 
 from phojax.force_constants.reduction import spanning_directions
 from phojax.symmetry import SpaceGroup
@@ -86,6 +86,16 @@ class IndependentColumns:
         self.points, self.of = len(chosen), len(points)
         self.real = bool(np.abs(2 * points - np.rint(2 * points)).max(initial=0.0) < _SAME_POINT)
 
+    @property
+    def chosen_q(self) -> Float[np.ndarray, "point 3"]:
+        """The points that rows belong to, fractional."""
+        return self._all[self._chosen]
+
+    @property
+    def chosen_from(self) -> Int[np.ndarray, " q"]:
+        """For each of all points the place in `chosen_q` of the one that it follows from."""
+        return self._from
+
     def __len__(self) -> int:
         return len(self.atoms)
 
@@ -112,16 +122,17 @@ class IndependentColumns:
             out[number] = phase[:, None, None, None] * given * phase.conj()[:, None]
         return out.reshape(len(out), 3 * n, 3 * n)
 
-    def chosen_matrices(self, columns: Any) -> Any:
-        """Return Φ(q) of the points that rows belong to, (q, mode, mode), in their order.
+    def chosen_matrices(self, columns: Any, fractional: Any = None) -> Any:
+        """Return Φ(q) at `chosen_q`, (q, mode, mode).
 
         Args:
             columns: (row, atom, 3), complex: an array of numpy, or one of JAX, traced or not.
+            fractional: Of the atoms, to differentiate in; by default as given.
         """
         xp = jnp if isinstance(columns, jax.Array) else np
-        n = len(self._x)
+        n, x = len(self._x), self._x if fractional is None else fractional
         found = [
-            self._whole(little, columns[np.flatnonzero(self._at == k)], self._at == k)
+            self._whole(little, columns[np.flatnonzero(self._at == k)], self._at == k, x)
             for k, little in enumerate(self._little)
         ]
         return xp.stack(found).reshape(len(found), 3 * n, 3 * n)
@@ -159,13 +170,13 @@ class IndependentColumns:
             (int(a), spanning_directions(R[went[:, a] == a])) for a in np.unique(went.min(axis=0))
         ]
 
-    def _whole(self, little: _Little, columns: Any, mine: np.ndarray) -> Any:
+    def _whole(self, little: _Little, columns: Any, mine: np.ndarray, x: Any) -> Any:
         """Return Φ(q) of a chosen point by eq. (2), averaged over the little group."""
         xp = jnp if isinstance(columns, jax.Array) else np
         went = self._group.permutation[little.operations]
         back = np.argsort(went, axis=1)
         R = self._group.rotations_cartesian[little.operations]
-        phase = np.exp(2j * np.pi * little.G @ self._x.T)  # (op, atom)
+        phase = xp.exp(2j * np.pi * (little.G @ x.T))  # (op, atom)
         atoms, directions = self.atoms[mine], self.directions[mine]
 
         def turned(ops, values, a):

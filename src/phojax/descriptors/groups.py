@@ -223,7 +223,11 @@ def smooth_dos_from_matrices(
 
 
 def smooth_acoustic_top(
-    D: Complex[Array, "q mode mode"], width: Scalar, sharpness: Scalar, band: int = 2
+    D: Complex[Array, "q mode mode"],
+    width: Scalar,
+    sharpness: Scalar,
+    band: int = 2,
+    weights: Float[Array, " q"] | None = None,
 ) -> Float[Array, ""]:
     """Return a smooth stand-in for the highest frequency (THz) of the three lowest bands.
 
@@ -237,6 +241,8 @@ def smooth_acoustic_top(
         width: τ, in the unit of λ.
         sharpness: β in 1/THz.
         band: Number of the band, from 0.
+        weights: Of q on a mesh that symmetry reduced: a point counts as often as it stands for
+            others. Once each by default.
     """
     wanted = band + 0.5
     held = eigenvalues(jax.lax.stop_gradient(D))
@@ -259,7 +265,8 @@ def smooth_acoustic_top(
     level = level - (count - wanted) / slope
     positive = level > 0
     nu = jnp.where(positive, frequency_THz(jnp.where(positive, level, 1.0)), 0.0)
-    return jax.nn.logsumexp(sharpness * nu) / sharpness
+    often = None if weights is None else weights / jnp.min(weights)
+    return jax.nn.logsumexp(sharpness * nu, b=often) / sharpness
 
 
 def _windows(D, q, crystal, free):

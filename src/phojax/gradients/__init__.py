@@ -1,0 +1,1 @@
+"""Gradients of what phonons give, all the way: through D(q), force constants and the relaxation."""
