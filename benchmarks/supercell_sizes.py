@@ -15,6 +15,7 @@ import time
 import jax
 import numpy as np
 
+from phojax.compiled import let_go_of_compiled
 from phojax.io.structures import read_structure
 from phojax.potentials.catalogue import potential
 from phojax.relax import relax
@@ -47,6 +48,7 @@ def main() -> None:
     print("| structure | 80 atoms: THz, MSD | 0.01 THz | MSD to 1 % | largest tried | s |")
     print("|---|---|---|---|---|---|", flush=True)
     for file in options.only:
+        let_go_of_compiled()
         begin = time.perf_counter()
         crystal = read_structure(options.structures / file)
         plan = planned(crystal, model, PhononSettings())

@@ -21,6 +21,10 @@ STANDARD_MASSES = np.asarray(atomic_masses_iupac2016)
 """Standard atomic weights by atomic number, in amu: IUPAC 2016 as tabulated by ASE."""
 
 
+MIXTURE = 200
+"""Atoms with this number and above are mixtures of elements (`potentials.alchemy`)."""
+
+
 @pytree()
 class Structure:
     """A periodic crystal. Atoms with number 0 are padding: no energy, no neighbours.
@@ -39,8 +43,14 @@ class Structure:
 
     @property
     def symbols(self) -> list[str]:
-        """Chemical symbols, in the order of the atoms (concrete structures only)."""
-        return [chemical_symbols[int(z)] for z in np.asarray(self.numbers)]
+        """Chemical symbols, in the order of the atoms (concrete structures only).
+
+        Mixtures are X1, X2, …
+        """
+        return [
+            f"X{z - MIXTURE + 1}" if z >= MIXTURE else chemical_symbols[z]
+            for z in np.asarray(self.numbers).tolist()
+        ]
 
     @property
     def fractional(self) -> Float[Array, "atom 3"]:

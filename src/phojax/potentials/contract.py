@@ -47,6 +47,7 @@ from phojax.structure import Structure
         "complaint",
         "reaching",
         "carries_waves",
+        "mixed",
     )
 )
 class Potential:
@@ -76,6 +77,9 @@ class Potential:
             have the same energies; None where that makes no sense.
         carries_waves: Whether all its reads and sums across cells are known to go through
             `neighbors.gather` and `neighbors.scatter`, so that `bloch` may take it without a look.
+        mixed: (atomic numbers) -> `energy` and `capacity` for crystals with mixtures of those
+            elements (`alchemy`), parameters {"pure": params, "shares": (mixture, element)}; None
+            where that makes no sense.
     """
 
     name: str
@@ -95,6 +99,7 @@ class Potential:
     complaint: Callable[[], str] | None = None
     reaching: Callable[[float], tuple[Callable, Callable]] | None = None
     carries_waves: bool = False
+    mixed: Callable[[tuple[int, ...]], tuple[Callable, Callable]] | None = None
 
     @property
     def with_skin(self) -> "Callable[[float], Potential] | None":

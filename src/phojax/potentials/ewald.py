@@ -45,7 +45,13 @@ from phojax.neighbors import (
     pair_capacity,
 )
 from phojax.potentials.contract import Potential
-from phojax.potentials.pair import Bound, element_index, half_sum, symbol_number
+from phojax.potentials.pair import (
+    Bound,
+    element_index,
+    element_shares,
+    half_sum,
+    symbol_number,
+)
 from phojax.pytree import pytree
 from phojax.structure import Structure
 from phojax.units import COULOMB
@@ -122,7 +128,23 @@ def ewald(
         elements=frozenset(elements),
         cutoff=cutoff,
         reaching=Bound(_reaching, (elements, values, cutoff, reach)),
+        mixed=Bound(_mixed, (elements, eta, cutoff, reach)),
     )
+
+
+def _mixed(elements, eta, cutoff, reach, mixed: tuple[int, ...]):
+    # Whether a mixture is neutral depends on its shares: see `alchemy`.
+    return (
+        Bound(_mixed_energy, (elements, eta, cutoff, mixed)),
+        Bound(_sizes, (cutoff, reach, 0.0)),
+    )
+
+
+def _mixed_energy(elements, eta, cutoff, mixed, params, crystal, graph):
+    """Return eq. (1) with the mean charge of mixtures."""
+    shares = element_shares(elements, mixed, params["shares"], crystal.numbers)
+    q = shares @ params["pure"]["charges"]
+    return _energy_of_charges(q.astype(crystal.positions.dtype), eta, cutoff, crystal, graph)
 
 
 def summed(*potentials: Potential, name: str = "", provenance: str = "") -> Potential:
@@ -148,6 +170,7 @@ def summed(*potentials: Potential, name: str = "", provenance: str = "") -> Pote
         elements=elements,
         cutoff=max(p.cutoff for p in potentials),
         reaching=_summed_reaching([p.reaching for p in potentials]),
+        mixed=_summed_mixing([p.mixed for p in potentials]),
         provenance=provenance or "; ".join(p.provenance for p in potentials if p.provenance),
     )
 
@@ -157,6 +180,10 @@ def _energy(elements, eta, cutoff, params, crystal, graph):
     kind = element_index(elements, crystal.numbers)
     q = params["charges"].at[kind].get(mode="fill", fill_value=jnp.nan)
     q = jnp.where(crystal.numbers > 0, q, 0).astype(crystal.positions.dtype)
+    return _energy_of_charges(q, eta, cutoff, crystal, graph)
+
+
+def _energy_of_charges(q, eta, cutoff, crystal, graph):
     total = jnp.sum(q)
     constant = -eta / np.sqrt(np.pi) * jnp.sum(q**2)
     background = -np.pi * total**2 / (2 * crystal.volume * eta**2)
@@ -288,6 +315,10 @@ def _capacity(
             "a neutral cell",
             "Change the composition or the charges",
         )
+    return _sizes(cutoff, reach, skin, crystal)
+
+
+def _sizes(cutoff: float, reach: float, skin: float, crystal: Structure) -> EwaldCapacity:
     cell = np.asarray(crystal.cell, float)
     # Room for a strain of some per cent.
     n = _box(np, cell, 1.05 * reach)
@@ -336,3 +367,17 @@ def _summed_reaching(parts):
 def _farther_parts(parts, skin: float):
     graphs, capacities = zip(*(part(skin) for part in parts), strict=True)
     return Bound(_summed_graph, (graphs,)), Bound(_summed_capacity, (capacities,))
+
+
+def _summed_mixing(parts):
+    return None if None in parts else Bound(_mixed_parts, (tuple(parts),))
+
+
+def _mixed_parts(parts, mixed: tuple[int, ...]):
+    energies, capacities = zip(*(part(mixed) for part in parts), strict=True)
+    return Bound(_summed_mixed_energy, (energies,)), Bound(_summed_capacity, (capacities,))
+
+
+def _summed_mixed_energy(energies, params, crystal, graph):
+    parts = [{"pure": pure, "shares": params["shares"]} for pure in params["pure"]]
+    return _summed_energy(energies, parts, crystal, graph)

@@ -39,7 +39,7 @@ from phojax.neighbors import (
     separation_components,
 )
 from phojax.potentials.contract import Potential
-from phojax.structure import Structure
+from phojax.structure import MIXTURE, Structure
 
 PairTable = Mapping[tuple[str, str], tuple[float, ...]]
 
@@ -245,6 +245,7 @@ def _pair_potential(name, form, idle, pairs, cutoff, onset, others) -> Potential
         elements=frozenset(elements),
         cutoff=float(cutoff),
         reaching=Bound(pair_reach, (float(cutoff),)),
+        mixed=Bound(_mixed, (form, elements, float(onset), float(cutoff))),
     )
 
 
@@ -255,6 +256,54 @@ def _energy(form, elements, onset, cutoff, params, crystal, neighbors):
     a, b = kind[neighbors.centers.index], kind[neighbors.others.index]
     p = {k: table.at[a, b].get(mode="fill", fill_value=jnp.nan) for k, table in params.items()}
     return half_sum(Bound(_switched, (form, onset, cutoff)), p, crystal, neighbors)
+
+
+def _mixed(form, elements, onset, cutoff, mixed: tuple[int, ...]):
+    settings = form, elements, onset, cutoff, mixed
+    return Bound(_mixed_energy, settings), Bound(pair_room, (cutoff,))
+
+
+def _mixed_energy(form, elements, onset, cutoff, mixed, params, crystal, neighbors):
+    """Return eq. (1) with φ_ij = Σ_st p_is p_jt φ_st for atoms that are mixtures."""
+    shares = element_shares(elements, mixed, params["shares"], crystal.numbers)
+    tables = params["pure"]
+    p = {"first": shares[neighbors.centers.index], "second": shares[neighbors.others.index]}
+    count = len(elements)
+    p |= {
+        f"{key}-{a}-{b}": table[a, b]
+        for key, table in tables.items() for a in range(count) for b in range(count)
+    }  # fmt: skip
+    how = Bound(_switched_mixed, (form, onset, cutoff, count, tuple(tables)))
+    return half_sum(how, p, crystal, neighbors)
+
+
+def _switched_mixed(form, onset, cutoff, count, keys, r, p):
+    total = jnp.zeros_like(r)
+    for a in range(count):
+        for b in range(count):
+            pure = form(r, **{key: p[f"{key}-{a}-{b}"] for key in keys})
+            total += p["first"][:, a] * p["second"][:, b] * pure
+    return total * switch(r, onset, cutoff)
+
+
+def element_shares(
+    elements: tuple[int, ...], mixed: tuple[int, ...], shares, numbers: Int[Array, " atom"]
+) -> Float[Array, "atom element"]:
+    """Return the share of each of `elements` in each atom: 1 for pure ones, mixtures as given.
+
+    Args:
+        elements: Sorted, of a potential.
+        mixed: Those that the columns of `shares` are of, among them.
+        shares: (mixture, element) of mixtures.
+        numbers: Of the atoms; NaN for elements that are not known, 0 for padding.
+    """
+    place = np.array([elements.index(z) for z in mixed])
+    whole = jnp.zeros((len(shares), len(elements)), shares.dtype).at[:, place].set(shares)
+    kind = element_index(elements, numbers)
+    pure = jnp.eye(len(elements)).at[kind].get(mode="fill", fill_value=jnp.nan)
+    mixtures = whole[jnp.clip(numbers - MIXTURE, 0, len(shares) - 1)]
+    found = jnp.where((numbers >= MIXTURE)[:, None], mixtures, pure)
+    return jnp.where((numbers > 0)[:, None], found, 0.0)
 
 
 def _switched(form, onset, cutoff, r, p):

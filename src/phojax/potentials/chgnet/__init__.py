@@ -4,9 +4,10 @@ import os
 import pathlib
 
 from phojax.potentials.chgnet.graph import CUTOFF, bond_graph, graph_capacity
-from phojax.potentials.chgnet.model import energy
+from phojax.potentials.chgnet.model import energy, mixed_energy
 from phojax.potentials.chgnet.weights import checkpoint_path, parameters
 from phojax.potentials.contract import Potential
+from phojax.potentials.pair import Bound
 
 SMOOTHING_WIDTH = 0.03
 """Å; chosen in benchmarks/width.py: the surface is rough at 0.01 Å (see there)."""
@@ -32,8 +33,13 @@ def chgnet(path: str | os.PathLike | None = None) -> Potential:
         elements=frozenset(range(1, 95)),
         cutoff=CUTOFF,
         smoothing_width=SMOOTHING_WIDTH,
+        mixed=_mixed,
         provenance=f"CHGNet 0.3.0 (Deng et al. 2023), {file.name}",
     )
+
+
+def _mixed(elements: tuple[int, ...]):
+    return Bound(mixed_energy, (elements,)), graph_capacity
 
 
 __all__ = ["chgnet"]

@@ -23,6 +23,7 @@ Source: Deng et al., Nat. Mach. Intell. 5, 1031 (2023), methods; constants of ve
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -32,7 +33,7 @@ from jaxtyping import Array, Float
 
 from phojax.neighbors import Links, gather, scatter, separations
 from phojax.potentials.chgnet.graph import CUTOFF, NEAR, Graph
-from phojax.structure import Structure
+from phojax.structure import MIXTURE, Structure
 
 WIDTH = 64
 _TILE = 2560  # rows
@@ -79,6 +80,28 @@ def energy(params: Any, crystal: Structure, graph: Graph) -> Float[Array, ""]:
         x = jax.nn.silu(x @ layer["matrix"] + layer["bias"])
     per_atom = (x @ last["matrix"] + last["bias"])[:, 0] + params["reference"][element]
     return jnp.sum(jnp.where(crystal.numbers > 0, per_atom, 0))
+
+
+def mixed_energy(
+    elements: tuple[int, ...], params: Any, crystal: Structure, graph: Graph
+) -> Float[Array, ""]:
+    """Return `energy` of a crystal with mixtures: rows of the tables are mixed by their shares.
+
+    Args:
+        elements: Atomic numbers that shares are of.
+        params: {"pure": parameters, "shares": (mixture, element)}.
+        crystal: Atoms of number MIXTURE + k are mixture k.
+        graph: Of the crystal.
+    """
+    pure, shares, rows = params["pure"], params["shares"], np.array(elements) - 1
+    tables = {
+        name: jnp.concatenate([pure[name], shares.astype(pure[name].dtype) @ pure[name][rows]])
+        for name in ("atom", "reference")
+    }
+    first = len(pure["atom"]) + 1
+    z = crystal.numbers
+    numbers = jnp.where(z >= MIXTURE, z - MIXTURE + first, z)
+    return energy({**pure, **tables}, replace(crystal, numbers=numbers), graph)
 
 
 def radial_basis(

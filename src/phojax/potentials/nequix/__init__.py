@@ -7,8 +7,8 @@ from phojax.checks import fail
 from phojax.potentials.contract import Potential
 from phojax.potentials.nequix.download import RELEASES, released_file, sha256
 from phojax.potentials.nequix.graph import neighbor_table, table_capacity
-from phojax.potentials.nequix.model import energy
-from phojax.potentials.nequix.weights import network
+from phojax.potentials.nequix.model import energy, mixed_energy
+from phojax.potentials.nequix.weights import Architecture, network
 from phojax.potentials.pair import Bound
 
 
@@ -40,8 +40,13 @@ def nequix(source: str | os.PathLike = "oam-1-pft") -> Potential:
         capacity=Bound(table_capacity, (sizes.cutoff,)),
         elements=frozenset(sizes.numbers),
         cutoff=sizes.cutoff,
+        mixed=Bound(_mixed, (sizes,)),
         provenance=f"Nequix (Koker et al. 2025), {path.name}, SHA-256 {sha256(path)}",
     )
+
+
+def _mixed(sizes: Architecture, elements: tuple[int, ...]):
+    return Bound(mixed_energy, (sizes, elements)), Bound(table_capacity, (sizes.cutoff,))
 
 
 __all__ = ["nequix"]

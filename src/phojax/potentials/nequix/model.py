@@ -26,6 +26,7 @@ Source: Koker, Kotak, Smidt, arXiv:2508.16067, after NequIP, Batzner et al., Nat
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import e3nn_jax
@@ -36,7 +37,7 @@ from jaxtyping import Array, Float
 
 from phojax.neighbors import Links, Neighbors, gather, separations
 from phojax.potentials.nequix.weights import Architecture, Path
-from phojax.structure import Structure
+from phojax.structure import MIXTURE, Structure
 
 _TILE = 512  # pairs
 _EPSILON = 1e-12  # of the norms
@@ -89,6 +90,37 @@ def energy(
     features = next_layer(architecture.layers - 1, params["last"], features)
     per_atom = features[0][:, 0] @ params["readout"] + params["reference"][species]
     return jnp.sum(jnp.where(crystal.numbers > 0, per_atom, 0))
+
+
+def mixed_energy(
+    architecture: Architecture,
+    elements: tuple[int, ...],
+    params: Any,
+    crystal: Structure,
+    graph: Neighbors,
+) -> Float[Array, ""]:
+    """Return `energy` of a crystal with mixtures: rows of the first maps are mixed by their shares.
+
+    Arguments as those of `chgnet.model.mixed_energy`.
+    """
+    pure, shares = params["pure"], params["shares"]
+    place = [architecture.numbers.index(z) for z in elements]
+
+    def longer(table):
+        rows = shares.astype(table.dtype) @ table[np.array(place)]
+        return jnp.concatenate([table, rows])
+
+    first = dict(pure["first"])
+    for name in ("first", "skip"):
+        first[name] = (longer(first[name][0]), *first[name][1:])
+    tables = {**pure, "first": first, "reference": longer(pure["reference"])}
+    # Mixtures take the numbers of elements that nobody knows.
+    free = sorted(set(range(1, 119)) - set(architecture.numbers), reverse=True)[: len(shares)]
+    z = crystal.numbers
+    stand_in = jnp.asarray(free)[jnp.maximum(z - MIXTURE, 0)]
+    numbers = jnp.where(z >= MIXTURE, stand_in, z).astype(z.dtype)
+    wider = architecture._replace(numbers=(*architecture.numbers, *free))
+    return energy(wider, tables, replace(crystal, numbers=numbers), graph)
 
 
 def radial_basis(architecture: Architecture, r: Float[Array, " pair"]) -> Float[Array, "pair k"]:
