@@ -1,0 +1,1 @@
+"""Inverse design: crystals that follow the gradient of what their phonons give."""

@@ -1,0 +1,164 @@
+"""The descent of a design, step by step, kept so that it can be taken up again.
+
+Steps are Adam's, variables brought back to where they may be after each one. All points are kept;
+the best one that is stable and converged is where the design ends.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optax
+
+from phojax.checks import fail
+from phojax.design.goals import Goal
+from phojax.design.problem import Point, Problem, Variables, evaluated
+from phojax.modes import without_translations
+from phojax.spectral import eigenvalues
+from phojax.units import frequency_THz
+
+SHARES, STRAIN = 0.1, 0.005
+"""Length of a step in each share, and in each coordinate of strain."""
+
+Trail = list[dict[str, Any]]
+"""What each step found, as JSON can say it."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """A finished descent.
+
+    Attributes:
+        trail: Its steps.
+        best: Number of the step it ends at; None where no step was stable and converged.
+    """
+
+    trail: Trail
+    best: int | None
+
+
+def descended(
+    given: Problem,
+    goal: Goal,
+    steps: int,
+    folder: pathlib.Path | None = None,
+    *,
+    rate: float = 1.0,
+    on_part: Callable[[str, int, int], None] | None = None,
+) -> Descent:
+    """Return the descent of a goal from the start of a problem (host).
+
+    Args:
+        given: What may vary.
+        goal: To be minimised.
+        steps: Evaluations, the start among them.
+        folder: Where steps are kept, with orbax, and found again; none to keep nothing.
+        rate: Times `SHARES` and `STRAIN`.
+        on_part: Called with (what, steps done, steps in all).
+
+    Raises:
+        InputError: fewer than two steps; values that are not finite at the start.
+    """
+    if steps < 2 or not rate > 0:
+        raise fail(f"{steps} steps at a rate of {rate}", "2 or more, at a rate above 0")
+    size = {"shares": rate * SHARES, "strain": rate * STRAIN}
+    x = given.first()
+    # In units of the steps all variables are alike.
+    adam = optax.adam(1.0, b1=0.8, b2=0.95)
+    state = adam.init({k: v / size[k] for k, v in x.items()})
+    if "shares" in x:  # away from the corner, where all slopes but one point outward
+        x["shares"] = 0.9 * x["shares"] + 0.1 / x["shares"].shape[1]
+    trail: Trail = []
+    kept = None if folder is None else _Kept(folder)
+    if kept is not None:
+        found = kept.latest(x, state)
+        if found is not None:
+            x, state, trail = found
+    while len(trail) < steps:
+        if on_part is not None:
+            on_part("design", len(trail), steps)
+        point = evaluated(given, x, goal)
+        trail.append(_said(given, goal, point))
+        slopes = {k: v * size[k] for k, v in point.slopes.items()}
+        if "shares" in slopes:  # along the simplex
+            slopes["shares"] = slopes["shares"] - slopes["shares"].mean(axis=1, keepdims=True)
+        change, state = adam.update(slopes, state)
+        x = given.projected({k: v + np.asarray(change[k]) * size[k] for k, v in x.items()})
+        if kept is not None:
+            kept.keep(len(trail), x, state, trail)
+    if kept is not None:
+        kept.close()
+    fine = [k for k, step in enumerate(trail) if step["stable"] and step["converged"]]
+    return Descent(trail, min(fine, key=lambda k: trail[k]["loss"]) if fine else None)
+
+
+def _said(given: Problem, goal: Goal, point: Point) -> dict[str, Any]:
+    crystal = point.crystal
+    return {
+        "value": float(goal.value(point.vibrations)),
+        "loss": point.loss,
+        **{name: value.tolist() for name, value in point.variables.items()},
+        "slopes": {name: np.asarray(value).tolist() for name, value in point.slopes.items()},
+        **stability(point.vibrations),
+        "volume_A3": float(crystal.volume),
+        "energy_eV": float(point.vibrations.energy),
+        "converged": point.converged,
+        "relaxation_steps": point.steps,
+        "products_of_solves": [solve.products for solve in point.solves],
+    }
+
+
+def stability(found) -> dict[str, Any]:
+    """Return the lowest frequency of the mesh, negative if imaginary, and what is below 0."""
+    shifted, _ = without_translations(found.matrices, found.q, found.crystal, True)
+    values = np.asarray(eigenvalues(shifted))
+    left_out = int(found.count_left_out())
+    return {
+        "lowest_THz": float(frequency_THz(values.min())),
+        "modes_left_out": left_out,
+        "stable": left_out == 0,
+    }
+
+
+class _Kept:
+    """Steps in a folder of orbax's."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        import orbax.checkpoint as orbax
+
+        self._orbax = orbax
+        options = orbax.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        self._manager = orbax.CheckpointManager(folder.resolve(), options=options)
+
+    def keep(self, step: int, x: Variables, state: Any, trail: Trail) -> None:
+        args = self._orbax.args
+        self._manager.save(
+            step,
+            args=args.Composite(
+                state=args.StandardSave({"x": x, "optimiser": state}),
+                trail=args.JsonSave(json.loads(json.dumps(trail))),
+            ),
+        )  # fmt: skip
+
+    def latest(self, x: Variables, state: Any) -> tuple[Variables, Any, Trail] | None:
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        args = self._orbax.args
+        found = self._manager.restore(
+            step,
+            args=args.Composite(
+                state=args.StandardRestore({"x": x, "optimiser": state}), trail=args.JsonRestore()
+            ),
+        )
+        x = {k: np.asarray(v) for k, v in found["state"]["x"].items()}
+        return x, found["state"]["optimiser"], found["trail"]
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+__all__ = ["Descent", "descended", "stability"]
