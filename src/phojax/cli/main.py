@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from phojax.checks import InputError
 from phojax.cli import (
+    design,
     diffusion,
     displace,
     elastic,
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     phonons.add_parser(commands)
     md.add_parser(commands)
     diffusion.add_parser(commands)
+    design.add_parser(commands)
     displace.add_parser(commands)
     fit.add_parser(commands)
     elastic.add_parser(commands)

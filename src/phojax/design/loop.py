@@ -85,8 +85,10 @@ def descended(
         slopes = {k: v * size[k] for k, v in point.slopes.items()}
         if "shares" in slopes:  # along the simplex
             slopes["shares"] = slopes["shares"] - slopes["shares"].mean(axis=1, keepdims=True)
-        change, state = adam.update(slopes, state)
-        x = given.projected({k: v + np.asarray(change[k]) * size[k] for k, v in x.items()})
+        found, state = adam.update(slopes, state)
+        changes: Any = found
+        change = {k: np.asarray(changes[k]) for k in x}
+        x = given.projected({k: v + change[k] * size[k] for k, v in x.items()})
         if kept is not None:
             kept.keep(len(trail), x, state, trail)
     if kept is not None:

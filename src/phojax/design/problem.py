@@ -12,7 +12,6 @@ two minima, that of the free crystal and that of the atoms in the strained cell,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -244,14 +243,9 @@ def _at_rest(model: Potential, crystal: Structure, group: SpaceGroup):
 def _route(given: Problem, model: Potential, crystal: Structure) -> Route:
     """Return a route that holds for the crystal, that of before where it does."""
     held = given._route
-    if held is None or _overflows(model.graph, crystal, held.graphs.settings[0]):
+    if held is None or not held.fits(model, crystal):
         given._route = held = by_waves(model, crystal, given.mesh, given.group)
     return held
-
-
-@partial(jax.jit, static_argnums=(0, 2))
-def _overflows(graph: Callable, crystal: Structure, capacity: Any):
-    return graph(crystal, capacity).overflow
 
 
 def _on_strain(given: Problem, by_strain: np.ndarray, ε: np.ndarray) -> np.ndarray:

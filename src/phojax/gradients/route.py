@@ -65,6 +65,10 @@ class Route:
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.asked)[0])
 
+    def fits(self, potential: Potential, crystal: Structure) -> bool:
+        """Return whether the crystal's neighbours are within the route's capacity (host)."""
+        return not bool(_overflow(self.graphs, potential, crystal))
+
     def vibrations(self, matrices: Any, crystal: Structure, energy: Any) -> Vibrations:
         """Return what D(q) belongs to; traceable."""
         return Vibrations(
@@ -194,6 +198,11 @@ def pulled(
         total = found if total is None else jax.tree.map(jnp.add, total, found)
     assert total is not None
     return total
+
+
+@partial(jax.jit, static_argnums=0)
+def _overflow(graphs, potential, crystal):
+    return graphs(potential, crystal).overflow
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -1,0 +1,192 @@
+"""`phojax design`: a structure that follows the gradient of what its phonons give."""
+
+import argparse
+import json
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+from ase.formula import Formula
+
+from phojax.brillouin import gamma_mesh, mesh_divisions
+from phojax.checks import fail
+from phojax.cli.progress import Progress
+from phojax.cli.recorded import check_out
+from phojax.cli.table import text_of
+from phojax.design.goals import DESCRIPTORS, STABLE, goal
+from phojax.design.loop import descended
+from phojax.design.outcome import outcome
+from phojax.design.problem import Problem, problem
+from phojax.io.records import write_record
+from phojax.io.structures import read_structure, write_structure
+from phojax.potentials.catalogue import potential
+from phojax.potentials.pair import symbol_number
+from phojax.screening.row import versions
+from phojax.screening.store import identity, key_of
+from phojax.symmetry import primitive_cell, space_group, symmetrized
+
+VARY = ("strain", "composition")
+
+
+def add_parser(commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "design",
+        help="follow the gradient of a descriptor in strain and composition",
+        description="Change the strain and the composition of a structure along the gradient of "
+        "what its phonons give, the relaxation within it; round to a real composition, compute "
+        "that from scratch, and say what of the predicted gain is left.",
+    )
+    add = parser.add_argument
+    add("structure", type=pathlib.Path, help="a structure file")
+    add(
+        "--potential", default="nequix", metavar="NAME",
+        help="a smooth one, in JAX (default: nequix; `phojax potentials` lists them)",
+    )  # fmt: skip
+    add(
+        "--objective", default="msd", choices=tuple(DESCRIPTORS),
+        help="of the mobile ions or of the crystal (default: msd)",
+    )  # fmt: skip
+    add("--opposite", action="store_true", help="make it smaller where it would grow, or larger")
+    add(
+        "--vary", default="strain", metavar="WHAT",
+        help="strain, composition, or both with a comma between (default: strain)",
+    )  # fmt: skip
+    add(
+        "--elements", default="", metavar="Cl,Br,I",
+        help="that may stand for each other, for a composition that varies",
+    )  # fmt: skip
+    add("--max-strain", type=float, default=0.05, metavar="X", help="per coordinate (default 0.05)")
+    add("--steps", type=int, default=20, metavar="N", help="evaluations (default: 20)")
+    add("--rate", type=float, default=1.0, metavar="X", help="times the usual step (default: 1)")
+    add(
+        "--margin", type=float, default=STABLE, metavar="THz",
+        help=f"that the softest mode should stay above 0 (default: {STABLE})",
+    )  # fmt: skip
+    add("--temperature", type=float, default=300.0, metavar="T", help="in K (default: 300)")
+    add("--mobile", default="Na", metavar="SYMBOL", help="mobile element (default: Na)")
+    add(
+        "--mesh", nargs=3, type=int, metavar="N",
+        help="Γ-centred q mesh (default: points at most 0.5 Å⁻¹ apart)",
+    )  # fmt: skip
+    add("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder of the results")
+    parser.set_defaults(run=run)
+
+
+_SPACING = 0.5  # Å⁻¹: coarser than for tables, since every step takes many rows
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; return the exit status."""
+    vary = [word.strip() for word in options.vary.split(",") if word.strip()]
+    if not vary or not set(vary) <= set(VARY):
+        raise fail(f"--vary {options.vary}", "strain, composition or both")
+    elements = tuple(word.strip() for word in options.elements.split(",") if word.strip())
+    if ("composition" in vary) != bool(elements):
+        raise fail(
+            f"--vary {options.vary} with --elements {options.elements or '(none)'}",
+            "--elements where composition varies, and only there",
+        )
+    target = options.out / "design.json"
+    check_out(options.out, target)
+    model = potential(options.potential).astype(jnp.float64)
+    given = _problem(options, model, elements, "strain" in vary)
+    aim = goal(
+        options.objective, symbol_number(options.mobile), options.temperature,
+        opposite=options.opposite, margin=options.margin,
+    )  # fmt: skip
+    options.out.mkdir(parents=True, exist_ok=True)
+    asked = {
+        "structure": options.structure.read_text(errors="replace"), "vary": vary,
+        "elements": list(elements), "max_strain": options.max_strain, "rate": options.rate,
+        "objective": options.objective, "opposite": options.opposite, "margin": options.margin,
+        "temperature": options.temperature, "mobile": options.mobile,
+        "mesh": list(given.mesh.divisions),
+    }  # fmt: skip
+    # Steps of another question are none of this one: they have a folder of their own.
+    steps = options.out / f"steps-{key_of(**asked, **identity(model))[:12]}"
+    progress = Progress(options.structure.stem)
+    path = descended(given, aim, options.steps, steps, rate=options.rate, on_part=progress)
+    progress("computing the result from scratch", 0, 0)
+    found = outcome(given, aim, path)
+    record = _record(options, given, model, asked, path.trail, found)
+    for name in ("before", "after"):
+        if name in found:
+            write_structure(options.out / f"{name}.extxyz", found[name]["crystal"])
+    write_record(target, record)
+    progress.end("done")
+    _print(record, aim.unit)
+    print(f"results in {options.out}/: design.json, before.extxyz, after.extxyz")
+    return 0 if "after" in found else 1
+
+
+def _problem(options: argparse.Namespace, model, elements, strain: bool) -> Problem:
+    crystal = primitive_cell(read_structure(options.structure), 1e-3)
+    if options.mobile not in crystal.symbols:
+        raise fail(
+            f"no {options.mobile} in {', '.join(sorted(set(crystal.symbols)))}",
+            "a structure with the mobile element", "Name another one with --mobile",
+        )  # fmt: skip
+    group = space_group(crystal, 1e-3)
+    crystal = symmetrized(crystal, group)
+    mesh = gamma_mesh(options.mesh or mesh_divisions(crystal, _SPACING), group)
+    return problem(
+        model, crystal, group, mesh, elements=elements, strain=strain,
+        largest_strain=options.max_strain,
+    )  # fmt: skip
+
+
+def _formula(symbols: list[str]) -> str:
+    return Formula("".join(symbols)).reduce()[0].format("metal")
+
+
+def _record(options, given: Problem, model, asked, trail, found) -> dict[str, Any]:
+    def plain(result):
+        rest = {k: v for k, v in result.items() if k != "crystal"}
+        return {**rest, "formula": _formula(result["formula"])}
+
+    notes = list(found["notes"])
+    if model.smoothing_width > 0:
+        notes.append(
+            f"{model.name} is rough: gradients at width 0 follow its roughness; "
+            "prefer a smooth potential"
+        )
+    kept = {k: v for k, v in found.items() if k not in ("before", "after", "notes")}
+    results = {k: plain(found[k]) for k in ("before", "after") if k in found}
+    return {
+        "input": str(options.structure), "potential": model.name,
+        "asked": {k: v for k, v in asked.items() if k != "structure"},
+        "atoms": len(given.start), "q_points": len(given.mesh.q), **results, **kept,
+        "trail": json.loads(json.dumps(trail)), "versions": versions(), "notes": notes,
+    }  # fmt: skip
+
+
+def _print(record: dict[str, Any], unit: str) -> None:
+    rows = []
+    for number, step in enumerate(record["trail"]):
+        row = {"step": str(number), f"value/{unit}": f"{step['value']:.5f}"}
+        if "shares" in step:
+            row["shares"] = "; ".join(" ".join(f"{s:.2f}" for s in mix) for mix in step["shares"])
+        if "strain" in step:
+            row["strain"] = " ".join(f"{s:+.4f}" for s in step["strain"])
+        row["lowest/THz"] = f"{step['lowest_THz']:.3f}"
+        row["flags"] = " ".join(
+            [*([] if step["stable"] else ["UNSTABLE"]),
+             *([] if step["converged"] else ["unconverged"])]
+        )  # fmt: skip
+        rows.append(row)
+    print(text_of(rows))
+    for name in ("before", "after"):
+        if name in record:
+            of = record[name]
+            print(
+                f"{name}: {of['formula']}, {of['space_group']}, {of['value']:.5f} {unit}, lowest "
+                f"{of['lowest_THz']:.3f} THz{'' if of['stable'] else ', UNSTABLE'}"
+            )
+    if "gain" in record:
+        print(
+            f"gain predicted {record['predicted_gain']:+.5f} {unit}, recomputed from scratch "
+            f"{record['gain']:+.5f} {unit}"
+        )
+    for note in record["notes"]:
+        print(f"  {note}")
