@@ -116,10 +116,10 @@ def _said(given: Problem, goal: Goal, point: Point) -> dict[str, Any]:
 def stability(found) -> dict[str, Any]:
     """Return the lowest frequency of the mesh, negative if imaginary, and what is below 0."""
     shifted, _ = without_translations(found.matrices, found.q, found.crystal, True)
-    values = np.asarray(eigenvalues(shifted))
+    lowest = eigenvalues(shifted).min()
     left_out = int(found.count_left_out())
     return {
-        "lowest_THz": float(frequency_THz(values.min())),
+        "lowest_THz": float(frequency_THz(lowest)),
         "modes_left_out": left_out,
         "stable": left_out == 0,
     }

@@ -9,7 +9,7 @@ from phojax.brillouin import gamma_mesh
 from phojax.design.goals import Goal
 from phojax.design.loop import Descent, stability
 from phojax.design.problem import FORCE, STRESS, Problem, Variables, problem
-from phojax.gradients.route import by_waves
+from phojax.gradients.supercells import route_for
 from phojax.gradients.total import vibrations
 from phojax.implicit import minimum
 from phojax.potentials.pair import symbol_number
@@ -59,7 +59,7 @@ def recomputed(given: Problem, crystal: Structure, x: Variables, goal: Goal) -> 
         )  # fmt: skip
         converged = converged and again.converged
     mesh = gamma_mesh(given.mesh.divisions, group)
-    found = vibrations(here, by_waves(given.potential, here.crystal, mesh, group))
+    found = vibrations(here, route_for(given.potential, here.crystal, mesh, group))
     return {
         "formula": here.crystal.symbols,
         "space_group": group.symbol,

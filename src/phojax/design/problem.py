@@ -21,7 +21,8 @@ import numpy as np
 from phojax.brillouin import Mesh
 from phojax.checks import fail
 from phojax.coordinates import coordinates
-from phojax.gradients.route import Route, by_waves, floating
+from phojax.gradients.route import Route, floating
+from phojax.gradients.supercells import route_for
 from phojax.gradients.total import Gradient, Objective, value_and_gradient, vibrations
 from phojax.gradients.vibrations import Vibrations
 from phojax.implicit import Minimum, Solve, minimum, slope, solved
@@ -244,7 +245,7 @@ def _route(given: Problem, model: Potential, crystal: Structure) -> Route:
     """Return a route that holds for the crystal, that of before where it does."""
     held = given._route
     if held is None or not held.fits(model, crystal):
-        given._route = held = by_waves(model, crystal, given.mesh, given.group)
+        given._route = held = route_for(model, crystal, given.mesh, given.group)
     return held
 
 

@@ -77,7 +77,8 @@ class Route:
         )  # fmt: skip
 
 
-def _wave_graph(capacity, potential: Potential, crystal: Structure):
+def held_graph(capacity, potential: Potential, crystal: Structure) -> Any:
+    """Return the graph that rows share; with settings filled in, the `graphs` of a route."""
     return potential.graph(jax.lax.stop_gradient(crystal), capacity)
 
 
@@ -107,7 +108,7 @@ def by_waves(
     # In the order of the mesh, whatever stars the points of the list have in common.
     moved = np.zeros((len(columns), len(crystal), 3))
     moved[np.arange(len(columns)), columns.atoms] = columns.directions
-    graphs = Bound(_wave_graph, (potential.capacity(crystal),))
+    graphs = Bound(held_graph, (potential.capacity(crystal),))
     row = Bound(_wave_row, (columns.real,))
     busy = _BUSY_CPU if jax.default_backend() == "cpu" else _BUSY
 
