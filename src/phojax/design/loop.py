@@ -72,12 +72,11 @@ def descended(
     if "shares" in x:  # away from the corner, where all slopes but one point outward
         x["shares"] = 0.9 * x["shares"] + 0.1 / x["shares"].shape[1]
     trail: Trail = []
-    kept = None if folder is None else _Kept(folder)
-    if kept is not None:
-        found = kept.latest(x, state)
+    with KeptSteps(folder) as kept:
+        found = kept.latest({"x": x, "optimiser": state})
         if found is not None:
-            x, state, trail = found
-    while len(trail) < steps:
+            (x, state), trail = (found[0]["x"], found[0]["optimiser"]), found[1]
+    XX
         if on_part is not None:
             on_part("design", len(trail), steps)
         point = evaluated(given, x, goal)
@@ -123,44 +122,6 @@ def stability(found) -> dict[str, Any]:
         "modes_left_out": left_out,
         "stable": left_out == 0,
     }
-
-
-class _Kept:
-    """Steps in a folder of orbax's."""
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        import orbax.checkpoint as orbax
-
-        self._orbax = orbax
-        options = orbax.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-        self._manager = orbax.CheckpointManager(folder.resolve(), options=options)
-
-    def keep(self, step: int, x: Variables, state: Any, trail: Trail) -> None:
-        args = self._orbax.args
-        self._manager.save(
-            step,
-            args=args.Composite(
-                state=args.StandardSave({"x": x, "optimiser": state}),
-                trail=args.JsonSave(json.loads(json.dumps(trail))),
-            ),
-        )  # fmt: skip
-
-    def latest(self, x: Variables, state: Any) -> tuple[Variables, Any, Trail] | None:
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        args = self._orbax.args
-        found = self._manager.restore(
-            step,
-            args=args.Composite(
-                state=args.StandardRestore({"x": x, "optimiser": state}), trail=args.JsonRestore()
-            ),
-        )
-        x = {k: np.asarray(v) for k, v in found["state"]["x"].items()}
-        return x, found["state"]["optimiser"], found["trail"]
-
-    def close(self) -> None:
-        self._manager.close()
 
 
 __all__ = ["Descent", "descended", "stability"]
