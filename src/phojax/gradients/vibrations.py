@@ -12,6 +12,7 @@ from phojax.descriptors.displacements import (
 )
 from phojax.descriptors.dos import moments_from_matrices
 from phojax.descriptors.groups import smooth_acoustic_top
+from phojax.descriptors.neighbour_correlation import neighbour_correlation_from_matrices
 from phojax.descriptors.thermodynamics import thermodynamics_from_matrices
 from phojax.modes import without_translations
 from phojax.pytree import pytree
@@ -75,6 +76,14 @@ class Vibrations:
     def acoustic_top(self) -> Float[Array, ""]:
         """Return a smooth stand-in for the top of the three lowest bands in THz."""
         return smooth_acoustic_top(self.matrices, _EDGE, _SHARPNESS, weights=self.weights)
+
+    def neighbour_correlation(
+        self, atoms: Bool[Array, " atom"], temperature: Scalar, floor: Scalar = FLOOR
+    ) -> Float[Array, ""]:
+        """Return how far some atoms move together with their neighbours of other kinds, -1 to 1."""
+        return neighbour_correlation_from_matrices(
+            self.matrices, self.q, self.weights, self.crystal, atoms, temperature, floor
+        )
 
     def free_energy(self, temperature: Scalar, floor: Scalar = FLOOR) -> Float[Array, ""]:
         """Return E + F_vib of the cell in eV."""
