@@ -4,7 +4,6 @@ Steps are Adam's, variables brought back to where they may be after each one. Al
 the best one that is stable and converged is where the design ends.
 """
 
-import json
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +14,14 @@ import optax
 
 from phojax.checks import fail
 from phojax.design.goals import Goal
-from phojax.design.problem import Point, Problem, Variables, evaluated
+from phojax.design.problem import Point, Problem, evaluated
+from phojax.kept_steps import KeptSteps, Trail
 from phojax.modes import without_translations
 from phojax.spectral import eigenvalues
 from phojax.units import frequency_THz
 
 SHARES, STRAIN = 0.1, 0.005
 """Length of a step in each share, and in each coordinate of strain."""
-
-Trail = list[dict[str, Any]]
-"""What each step found, as JSON can say it."""
 
 
 @dataclass(frozen=True)
@@ -73,25 +70,22 @@ def descended(
         x["shares"] = 0.9 * x["shares"] + 0.1 / x["shares"].shape[1]
     trail: Trail = []
     with KeptSteps(folder) as kept:
-        found = kept.latest({"x": x, "optimiser": state})
-        if found is not None:
-            (x, state), trail = (found[0]["x"], found[0]["optimiser"]), found[1]
-    XX
-        if on_part is not None:
-            on_part("design", len(trail), steps)
-        point = evaluated(given, x, goal)
-        trail.append(_said(given, goal, point))
-        slopes = {k: v * size[k] for k, v in point.slopes.items()}
-        if "shares" in slopes:  # along the simplex
-            slopes["shares"] = slopes["shares"] - slopes["shares"].mean(axis=1, keepdims=True)
-        found, state = adam.update(slopes, state)
-        changes: Any = found
-        change = {k: np.asarray(changes[k]) for k in x}
-        x = given.projected({k: v + change[k] * size[k] for k, v in x.items()})
-        if kept is not None:
-            kept.keep(len(trail), x, state, trail)
-    if kept is not None:
-        kept.close()
+        held = kept.latest({"x": x, "optimiser": state})
+        if held is not None:
+            x, state, trail = held[0]["x"], held[0]["optimiser"], held[1]
+        while len(trail) < steps:
+            if on_part is not None:
+                on_part("design", len(trail), steps)
+            point = evaluated(given, x, goal)
+            trail.append(_said(given, goal, point))
+            slopes = {k: v * size[k] for k, v in point.slopes.items()}
+            if "shares" in slopes:  # along the simplex
+                slopes["shares"] = slopes["shares"] - slopes["shares"].mean(axis=1, keepdims=True)
+            found, state = adam.update(slopes, state)
+            changes: Any = found
+            change = {k: np.asarray(changes[k]) for k in x}
+            x = given.projected({k: v + change[k] * size[k] for k, v in x.items()})
+            kept.keep(len(trail), {"x": x, "optimiser": state}, trail)
     fine = [k for k, step in enumerate(trail) if step["stable"] and step["converged"]]
     return Descent(trail, min(fine, key=lambda k: trail[k]["loss"]) if fine else None)
 
