@@ -38,6 +38,21 @@ def _few_compiled_functions():
     let_go_of_compiled(0.3)
 
 
+_MOST_GIB = 3.0
+
+
+@pytest.fixture(autouse=True)
+def _bounded_memory():
+    """Let go of what a test compiled where it is much: two workers share a laptop's memory."""
+    yield
+    from phojax.compiled import let_go_of_compiled, resident_GiB, trim_memory
+
+    if resident_GiB() > _MOST_GIB:
+        trim_memory()
+        if resident_GiB() > _MOST_GIB:
+            let_go_of_compiled(0.0)
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder with reference data beside the project; skips where it is absent."""

@@ -8,6 +8,7 @@ after some dozens, and the compiler then dies of it. Nothing but time is lost by
 needed again is compiled again, or read where it was kept.
 """
 
+import ctypes
 import gc
 import hashlib
 import os
@@ -77,7 +78,27 @@ def let_go_of_compiled(share: float = 0.4) -> bool:
         return False
     jax.clear_caches()
     gc.collect()
+    trim_memory()
     return True
+
+
+def trim_memory() -> None:
+    """Hand memory that is free back to the system, where the C library can (glibc).
+
+    The compiler leaves a heap in pieces: most of what a process holds after it may be free.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+
+
+def resident_GiB() -> float:
+    """Return how much memory this process has in use; 0 where the system does not tell."""
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 
 @dataclass

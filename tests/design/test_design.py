@@ -9,10 +9,11 @@ import pytest
 from phojax.brillouin import gamma_mesh
 from phojax.checks import InputError
 from phojax.design import problem as module
-from phojax.design.goals import DESCRIPTORS, goal
+from phojax.design.goals import DESCRIPTORS, Limit, goal
 from phojax.design.loop import Descent, descended
-from phojax.design.outcome import outcome, rounded
+from phojax.design.outcome import outcome, with_references
 from phojax.design.problem import evaluated, problem
+from phojax.design.rounding import rounded
 from phojax.gradients.vibrations import Vibrations
 from phojax.potentials.ewald import ewald, summed
 from phojax.potentials.pair import buckingham
@@ -79,12 +80,34 @@ def test_a_descent_resumes_and_its_gain_is_computed_again(tmp_path):
     assert found["after"]["value"] == pytest.approx(found["before"]["value"], rel=1e-6)
     assert found["predicted_gain"] > 0
     assert any("gain" in note for note in found["notes"])
-    crystal, real = rounded(it, {"shares": np.array([[0.1, 0.9]])})
-    assert crystal.symbols == ["Na", "Na", "I", "I"]
-    np.testing.assert_allclose(crystal.masses[2:], 126.90447)
-    np.testing.assert_allclose(real["shares"], [[0, 1]])
     nothing = outcome(it, aim, Descent(again.trail, None))
     assert "no step was stable and converged" in nothing["notes"]
+
+
+@pytest.mark.parametrize(
+    ("share", "symbols"), [(0.9, ["I", "I"]), (0.55, ["Cl", "I"]), (0.2, ["Cl", "Cl"])]
+)
+def test_rounded_to_the_nearest_atoms(share, symbols):
+    found = rounded(given(elements=("Cl", "I")), {"shares": np.array([[1 - share, share]])})
+    assert found is not None
+    crystal, facts = found
+    assert sorted(crystal.symbols[2:]) == symbols
+    masses = {"Cl": 35.453, "I": 126.90447}
+    np.testing.assert_allclose(
+        crystal.masses[2:], [masses[s] for s in crystal.symbols[2:]], rtol=1e-4
+    )
+    assert facts["orders"] == facts["tried"] == 1  # both sites are alike
+
+
+def test_energies_above_the_ends_vanish_there():
+    it, ends = with_references(given(elements=("Cl", "I")))
+    aim = goal("formation-energy", 11, 300.0, margin=None)
+    for place, symbol in enumerate(("Cl", "I")):
+        shares = np.eye(2)[[place]]
+        assert it.zero({"shares": shares}) == pytest.approx(ends[symbol], abs=1e-9)
+        assert evaluated(it, {"shares": shares}, aim, gradient=False).loss == pytest.approx(
+            0, abs=1e-8
+        )
 
 
 def test_a_softer_crystal_pays():
@@ -105,6 +128,13 @@ def test_a_softer_crystal_pays():
     assert goal("msd", 11, 300.0, opposite=True, margin=None)(stiff) == aim.value(stiff)
     for name in DESCRIPTORS:
         assert np.isfinite(goal(name, 11, 300.0)(stiff)), name
+    most = float(free.value(stiff))
+    wide, tight = (goal("msd", 11, 300.0, margin=None, limits=[Limit("msd", None, high)])
+                   for high in (2 * most, most / 2))  # fmt: skip
+    assert wide(stiff) == -most
+    assert wide.beyond(stiff) == {}
+    assert tight(stiff) > -most
+    assert tight.beyond(stiff) == {"msd": pytest.approx(most)}
 
 
 def test_bad_input():
@@ -120,5 +150,11 @@ def test_bad_input():
         given(strain=True, largest_strain=0.9)
     with pytest.raises(InputError, match="objective"):
         goal("speed", 11, 300.0)
+    with pytest.raises(InputError, match="nothing between"):
+        goal("msd", 11, 300.0, limits=[Limit("volume", 50.0), Limit("volume", None, 40.0)])
+    with pytest.raises(InputError, match="lower one first"):
+        Limit("volume", 50.0, 40.0)
+    with pytest.raises(InputError, match="contradict"):
+        given(elements=("Cl", "Br"), fractions={"Cl": (0.7, 1), "Br": (0.7, 1)})
     with pytest.raises(InputError, match="2 or more"):
         descended(given(strain=True), goal("msd", 11, 300.0), 1)

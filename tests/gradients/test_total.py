@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -134,6 +133,7 @@ def test_gradients_of_relaxed_descriptors(start):
         found = value_and_gradient(objective, here, route)
         rho = found.by_parameters[0]["rho"]
         assert found.solve.converged
+        assert found.by_pressure is not None
         np.testing.assert_allclose(
             found.by_pressure, by_pressure[number], rtol=1e-5, err_msg=objective.__name__
         )
@@ -212,6 +212,3 @@ def test_bad_input():
 
     with pytest.raises(InputError, match="not finite"):
         value_and_gradient(of_one_eigenvector, here, route)
-
-
-assert jax.config.jax_enable_x64

@@ -10,7 +10,7 @@ import pytest
 from phojax.bloch import exact_dynamical_matrices
 from phojax.checks import InputError
 from phojax.forces import energy, evaluate
-from phojax.potentials.alchemy import check_charges, mixed_crystal, with_mixtures
+from phojax.potentials.alchemy import mixed_crystal, with_mixtures
 from phojax.potentials.catalogue import potential
 from phojax.potentials.ewald import ewald, summed
 from phojax.potentials.pair import buckingham
@@ -116,6 +116,3 @@ def test_bad_input():
         with_mixtures(ions(), HALIDES, jnp.eye(2))
     with pytest.raises(InputError, match="sites"):
         mixed_crystal(salt(), [-1, 1], HALIDES, jnp.ones((1, 3)) / 3)
-    check_charges([-1, 0], HALIDES, jnp.ones((1, 3)) / 3, dict.fromkeys(HALIDES, -1.0), 1.0)
-    with pytest.raises(InputError, match="neutral"):
-        check_charges([-1, 0], ("Cl", "S"), jnp.ones((1, 2)) / 2, {"Cl": -1.0, "S": -2.0}, 1.0)

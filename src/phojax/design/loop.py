@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import optax
 
-from phojax.checks import fail
+from phojax.checks import InputError, fail
 from phojax.design.goals import Goal
-from phojax.design.problem import Point, Problem, evaluated
+from phojax.design.problem import Point, Problem, Variables, evaluated
 from phojax.kept_steps import KeptSteps, Trail
 from phojax.modes import without_translations
 from phojax.spectral import eigenvalues
@@ -23,6 +23,8 @@ from phojax.units import frequency_THz
 SHARES, STRAIN = 0.1, 0.005
 """Length of a step in each share, and in each coordinate of strain."""
 
+_WAYS_BACK = 5
+
 
 @dataclass(frozen=True)
 class Descent:
@@ -30,7 +32,8 @@ class Descent:
 
     Attributes:
         trail: Its steps.
-        best: Number of the step it ends at; None where no step was stable and converged.
+        best: Number of the step it ends at; None where no step was stable, converged and within
+            the limits.
     """
 
     trail: Trail
@@ -54,10 +57,11 @@ def descended(
         steps: Evaluations, the start among them.
         folder: Where steps are kept, with orbax, and found again; none to keep nothing.
         rate: Times `SHARES` and `STRAIN`.
-        on_part: Called with (what, steps done, steps in all).
+        on_part: Called with (what, parts done, parts in all).
 
     Raises:
-        InputError: fewer than two steps; values that are not finite at the start.
+        InputError: fewer than two steps; values that are not finite at the start; a goal that does
+            not depend on what varies.
     """
     if steps < 2 or not rate > 0:
         raise fail(f"{steps} steps at a rate of {rate}", "2 or more, at a rate above 0")
@@ -68,16 +72,20 @@ def descended(
     state = adam.init({k: v / size[k] for k, v in x.items()})
     if "shares" in x:  # away from the corner, where all slopes but one point outward
         x["shares"] = 0.9 * x["shares"] + 0.1 / x["shares"].shape[1]
+        x = given.projected(x)
     trail: Trail = []
     with KeptSteps(folder) as kept:
         held = kept.latest({"x": x, "optimiser": state})
         if held is not None:
             x, state, trail = held[0]["x"], held[0]["optimiser"], held[1]
         while len(trail) < steps:
-            if on_part is not None:
-                on_part("design", len(trail), steps)
-            point = evaluated(given, x, goal)
-            trail.append(_said(given, goal, point))
+            point, x, failed = _reached(given, x, goal, trail, _told(on_part, len(trail), steps))
+            if not trail and not any(np.any(slope) for slope in point.slopes.values()):
+                raise fail(
+                    "an objective that does not depend on what varies: its gradient is 0",
+                    "one that is differentiable in JAX and depends on the phonons",
+                )
+            trail.append({**_said(goal, point), "failed_on_the_way": failed})
             slopes = {k: v * size[k] for k, v in point.slopes.items()}
             if "shares" in slopes:  # along the simplex
                 slopes["shares"] = slopes["shares"] - slopes["shares"].mean(axis=1, keepdims=True)
@@ -86,11 +94,33 @@ def descended(
             change = {k: np.asarray(changes[k]) for k in x}
             x = given.projected({k: v + change[k] * size[k] for k, v in x.items()})
             kept.keep(len(trail), {"x": x, "optimiser": state}, trail)
-    fine = [k for k, step in enumerate(trail) if step["stable"] and step["converged"]]
+    fine = [k for k, step in enumerate(trail) if step["stable"] and step["converged"]
+            and not step["saddle"] and not step["beyond_limits"]]  # fmt: skip
     return Descent(trail, min(fine, key=lambda k: trail[k]["loss"]) if fine else None)
 
 
-def _said(given: Problem, goal: Goal, point: Point) -> dict[str, Any]:
+def _told(on_part, step: int, steps: int) -> Callable[[str, int, int], None] | None:
+    if on_part is None:
+        return None
+    return lambda stage, done, of: on_part(f"step {step + 1} of {steps}: {stage}", done, of)
+
+
+def _reached(
+    given: Problem, x: Variables, goal: Goal, trail: Trail, on_part
+) -> tuple[Point, Variables, list[str]]:
+    """Return the point at x, or half way back to the one before, as often as it takes."""
+    failed: list[str] = []
+    while True:
+        try:
+            return evaluated(given, x, goal, on_part=on_part), x, failed
+        except InputError as error:
+            if not trail or len(failed) == _WAYS_BACK:
+                raise
+            failed.append(str(error))
+            x = {k: (v + np.asarray(trail[-1][k])) / 2 for k, v in x.items()}
+
+
+def _said(goal: Goal, point: Point) -> dict[str, Any]:
     crystal = point.crystal
     return {
         "value": float(goal.value(point.vibrations)),
@@ -101,6 +131,8 @@ def _said(given: Problem, goal: Goal, point: Point) -> dict[str, Any]:
         "volume_A3": float(crystal.volume),
         "energy_eV": float(point.vibrations.energy),
         "converged": point.converged,
+        "saddle": point.saddle,
+        "beyond_limits": goal.beyond(point.vibrations),
         "relaxation_steps": point.steps,
         "products_of_solves": [solve.products for solve in point.solves],
     }

@@ -1,5 +1,6 @@
 """What becomes of a design: rounded to a real composition, and computed again from scratch."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,33 +9,16 @@ import numpy as np
 from phojax.brillouin import gamma_mesh
 from phojax.design.goals import Goal
 from phojax.design.loop import Descent, stability
-from phojax.design.problem import FORCE, STRESS, Problem, Variables, problem
+from phojax.design.problem import FORCE, STRESS, Problem, Variables
+from phojax.design.rounding import rounded
 from phojax.gradients.supercells import route_for
 from phojax.gradients.total import vibrations
 from phojax.implicit import minimum
-from phojax.potentials.pair import symbol_number
-from phojax.structure import STANDARD_MASSES, Structure, strained, structure
+from phojax.structure import Structure, strained
 from phojax.symmetry import space_group, symmetrized
 
 SURVIVES = 0.5
 """Share of the predicted gain above which the recomputed one is said to survive."""
-
-
-def rounded(given: Problem, x: Variables) -> tuple[Structure, Variables]:
-    """Return the start with the largest share of every mixture as its element, and the shares.
-
-    All sites of a mixture become one element: the smallest ordered cell is that of the start.
-    """
-    if "shares" not in x:
-        return given.start, x
-    chosen = np.argmax(x["shares"], axis=1)
-    numbers = np.asarray(given.start.numbers).copy()
-    for k, place in enumerate(chosen):
-        numbers[given.sites == k] = symbol_number(given.elements[place])
-    masses = np.where(given.sites >= 0, STANDARD_MASSES[numbers], given.start.masses)
-    crystal = structure(given.start.cell, given.start.positions, numbers, masses)
-    shares = np.eye(len(given.elements))[chosen]
-    return crystal, {**x, "shares": shares}
 
 
 def recomputed(given: Problem, crystal: Structure, x: Variables, goal: Goal) -> dict[str, Any]:
@@ -59,7 +43,9 @@ def recomputed(given: Problem, crystal: Structure, x: Variables, goal: Goal) -> 
         )  # fmt: skip
         converged = converged and again.converged
     mesh = gamma_mesh(given.mesh.divisions, group)
-    found = vibrations(here, route_for(given.potential, here.crystal, mesh, group))
+    zero = sum(given.references.get(symbol, 0.0) for symbol in here.crystal.symbols)
+    found = vibrations(here, route_for(given.potential, here.crystal, mesh, group), zero=zero)
+    lowest = here.lowest_curvature
     return {
         "formula": here.crystal.symbols,
         "space_group": group.symbol,
@@ -68,6 +54,8 @@ def recomputed(given: Problem, crystal: Structure, x: Variables, goal: Goal) -> 
         "volume_A3": float(here.crystal.volume),
         "energy_eV": float(found.energy),
         "converged": converged,
+        "saddle": lowest is not None and lowest < 0,
+        "beyond_limits": goal.beyond(found),
         "crystal": here.crystal,
     }
 
@@ -78,29 +66,29 @@ def outcome(given: Problem, goal: Goal, path: Descent) -> dict[str, Any]:
     Keys: "before" and "after", as `recomputed`; "predicted" at the end of the descent; gains,
     positive where the goal got better; and "notes", what has to be said.
     """
-    notes: list[str] = []
     x0 = given.first()
-    before = recomputed(given, rounded(given, x0)[0], x0, goal)
-    if not before["stable"]:
-        notes.append(
-            f"the start is unstable: {before['modes_left_out']} modes at or below 0, left out"
-        )
+    before = recomputed(given, given.start, x0, goal)
+    notes = _flags("start", before)
     if path.best is None:
-        return {"before": before, "notes": [*notes, "no step was stable and converged"]}
+        notes.append("no step was stable, converged and within the limits")
+        return {"before": before, "notes": notes}
     step = path.trail[path.best]
     x = {name: np.asarray(step[name]) for name in ("shares", "strain") if name in step}
-    crystal, real = rounded(given, x)
-    after = recomputed(given, crystal, real, goal)
+    real = rounded(given, x)
+    if real is None:
+        notes.append(
+            "no whole numbers of atoms in this cell meet the constraints: start from a larger cell"
+        )
+        return {"before": before, "step": path.best, "predicted": step["value"], "notes": notes}
+    crystal, facts = real
+    after = recomputed(given, crystal, x, goal)
+    notes += _flags("result", after)
     sign = 1.0 if goal.largest else -1.0
     predicted = sign * (step["value"] - before["value"])
     gain = sign * (after["value"] - before["value"])
-    for said, found in (("start", before), ("result", after)):
-        if not found["converged"]:
-            notes.append(f"the relaxation of the {said} did not converge")
-    if not after["stable"]:
-        notes.append(
-            f"the result is unstable: {after['modes_left_out']} modes at or below 0, left out"
-        )
+    if facts["orders"] != facts["tried"]:
+        among = facts["orders"] or f"more than {facts['tried']}"
+        notes.append(f"the order of atoms is the best of {facts['tried']} tried, of {among}")
     if gain <= 0:
         notes.append("there is no gain: the result is no better than the start")
     elif gain < SURVIVES * predicted:
@@ -109,9 +97,54 @@ def outcome(given: Problem, goal: Goal, path: Descent) -> dict[str, Any]:
         notes.append("the strain is at its bound")
     return {
         "before": before, "after": after, "step": path.best, "predicted": step["value"],
-        "predicted_gain": predicted, "gain": gain,
-        "variables": {k: np.asarray(v).tolist() for k, v in real.items()}, "notes": notes,
+        "predicted_gain": predicted, "gain": gain, "rounding": facts, "notes": notes,
     }  # fmt: skip
 
 
-__all__ = ["outcome", "problem", "recomputed", "rounded"]
+def _flags(which: str, found: dict[str, Any]) -> list[str]:
+    notes = []
+    if not found["stable"]:
+        notes.append(f"the {which} is unstable: {found['modes_left_out']} modes at or below 0, "
+                     "left out")  # fmt: skip
+    if not found["converged"]:
+        notes.append(f"the relaxation of the {which} did not converge")
+    if found["saddle"]:
+        notes.append(f"the {which} is on a saddle, no minimum")
+    notes += [
+        f"the {which} is beyond a limit: {name} {value:g}"
+        for name, value in found["beyond_limits"].items()
+    ]
+    return notes
+
+
+def with_references(given: Problem) -> tuple[Problem, dict[str, float]]:
+    """Return the problem with energies above those of its ends, and energies of these in eV (host).
+
+    An end has one of the elements on all mixed sites: shared equally among those, its energy at
+    rest is the reference of the element, and that of a mixture its energy of mixing. Where
+    composition is held the start is the only end, and all atoms share.
+
+    Raises:
+        InputError: values that are not finite.
+    """
+    ends, references = {}, {}
+    model, group = given.potential, given.group
+    for symbol in given.elements or ("",):
+        crystal = given.start
+        if symbol:
+            assert given.composition is not None
+            place = given.elements.index(symbol)
+            shares = np.eye(len(given.elements))[[place] * len(given.composition.counts)]
+            model, crystal = given.composed({"shares": shares}, given.start)
+        _, how = minimum(
+            model, crystal, symmetry=group, force_tolerance=FORCE, stress_tolerance=STRESS
+        )
+        name = symbol or "start"
+        ends[name] = how.energy_eV
+        sites = int(np.sum(given.sites >= 0)) if symbol else len(crystal)
+        for each in (symbol,) if symbol else sorted(set(crystal.symbols)):
+            references[each] = ends[name] / sites
+    return replace(given, references=references), ends
+
+
+__all__ = ["outcome", "recomputed", "rounded", "with_references"]

@@ -10,7 +10,7 @@ two minima, that of the free crystal and that of the atoms in the strained cell,
     dd/dp = ∂d/∂p|_A + (∂d/∂A) ∂A/∂A* (dA*/dp)                                             (2)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from phojax.brillouin import Mesh
 from phojax.checks import fail
 from phojax.coordinates import coordinates
+from phojax.design.composition import Composition
 from phojax.gradients.route import Route, floating
 from phojax.gradients.supercells import route_for
 from phojax.gradients.total import Gradient, Objective, value_and_gradient, vibrations
@@ -51,6 +52,7 @@ class Point:
         solves: What the solves took: of the atoms in the strained cell, of the free crystal.
         converged: Whether relaxations and solves did.
         steps: Evaluations of the relaxations.
+        saddle: Whether the crystal is no minimum, even among those of its symmetry.
     """
 
     variables: Variables
@@ -61,6 +63,7 @@ class Point:
     solves: list[Solve]
     converged: bool
     steps: int
+    saddle: bool = False
 
 
 @dataclass
@@ -74,6 +77,8 @@ class Problem:
         mesh: Reduced by the group.
         elements: Symbols that may share the mixed sites; none where composition is held.
         sites: For each atom its mixture, -1 for none.
+        composition: Which shares are allowed.
+        references: eV per atom of each element: goals see the energy of the cell above these.
         vary_strain: Whether a strain is imposed.
         largest_strain: On each of its coordinates.
     """
@@ -84,6 +89,8 @@ class Problem:
     mesh: Mesh
     elements: tuple[str, ...] = ()
     sites: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    composition: Composition | None = None
+    references: Mapping[str, float] = field(default_factory=dict)
     vary_strain: bool = False
     largest_strain: float = 0.05
     _route: Route | None = None
@@ -94,30 +101,24 @@ class Problem:
         """Orthonormal basis (9, coordinate) of the strains that keep the group."""
         return coordinates(self.start, self.group, True).strains
 
-    @property
-    def mixtures(self) -> int:
-        """Number of mixtures."""
-        return int(self.sites.max(initial=-1)) + 1
-
     def first(self) -> Variables:
         """Return the variables of the start: its own elements, no strain."""
         out = {}
         if self.elements:
+            assert self.composition is not None
             numbers = [self.start.symbols[int(np.flatnonzero(self.sites == k)[0])]
-                       for k in range(self.mixtures)]  # fmt: skip
+                       for k in range(len(self.composition.counts))]  # fmt: skip
             out["shares"] = np.array([[float(e == own) for e in self.elements] for own in numbers])
         if self.vary_strain:
             out["strain"] = np.zeros(self.strains.shape[1])
         return out
 
     def projected(self, x: Variables) -> Variables:
-        """Return the nearest variables that are allowed: shares on the simplex, strains bounded."""
-        from optax.projections import projection_simplex
-
+        """Return the nearest variables that are allowed: by `Composition`, strains bounded."""
         out = {}
         if "shares" in x:
-            out["shares"] = np.stack([np.asarray(projection_simplex(jnp.asarray(row)))
-                                      for row in x["shares"]])  # fmt: skip
+            assert self.composition is not None
+            out["shares"] = self.composition.projected(x["shares"])
         if "strain" in x:
             out["strain"] = np.clip(x["strain"], -self.largest_strain, self.largest_strain)
         return out
@@ -127,6 +128,22 @@ class Problem:
         if "strain" not in x:
             return np.zeros((3, 3))
         return (self.strains @ x["strain"]).reshape(3, 3)
+
+    def zero(self, x: Variables) -> float:
+        """Return the energy of the cell's atoms at the references, in eV."""
+        mixed = self.sites >= 0
+        out = sum(self.references.get(symbol, 0.0)
+                  for symbol, is_mixed in zip(self.start.symbols, mixed, strict=True)
+                  if not is_mixed)  # fmt: skip
+        if self.elements:
+            out += float(np.sum(x["shares"] * self._references_of_shares()))
+        return float(out)
+
+    def _references_of_shares(self) -> np.ndarray:
+        """Return ∂zero/∂shares (mixture, element) in eV."""
+        assert self.composition is not None
+        each = [self.references.get(symbol, 0.0) for symbol in self.elements]
+        return np.outer(self.composition.counts, each)
 
     def composed(self, x: Variables, crystal: Structure) -> tuple[Potential, Structure]:
         """Return the potential and a crystal with the shares of x on the mixed sites."""
@@ -149,6 +166,9 @@ def problem(
     elements: Sequence[str] = (),
     strain: bool = False,
     largest_strain: float = 0.05,
+    charges: Mapping[str, float] | None = None,
+    fractions: Mapping[str, tuple[float, float]] | None = None,
+    references: Mapping[str, float] | None = None,
 ) -> Problem:
     """Return a problem in which atoms of `elements` may become others of them, orbit by orbit.
 
@@ -160,12 +180,17 @@ def problem(
         elements: Symbols; the start must hold one of them. None for a composition that is held.
         strain: Whether to impose a strain.
         largest_strain: On each of its coordinates.
+        charges: Of `elements`, e: mixed sites keep their charge. None for elements that may take
+            each other's place freely.
+        fractions: (low, high) of some of `elements` among all mixed sites.
+        references: eV per atom of some elements, for goals that look at the energy.
 
     Raises:
-        InputError: nothing that varies; elements of which the start holds none, or that the
-            potential does not know or cannot mix.
+        InputError: nothing that varies; constraints that contradict each other; elements of which
+            the start holds none, or that the potential does not know or cannot mix.
     """
     sites = np.full(len(start), -1)
+    allowed = None
     if elements:
         if len(elements) < 2:
             raise fail(f"elements {', '.join(elements)} to mix", "two or more")
@@ -179,11 +204,17 @@ def problem(
         for k, orbit in enumerate(orbits):
             sites[(group.orbits == orbit) & replaced] = k
         with_mixtures(potential, elements, np.eye(len(elements))[[0] * len(orbits)])
+        held = sum((charges or {}).get(start.symbols[i], 0.0) for i in np.flatnonzero(replaced))
+        counts = tuple(int(np.sum(sites == k)) for k in range(len(orbits)))
+        allowed = Composition(tuple(elements), counts, charges or {}, held, fractions or {})
     elif not strain:
         raise fail("a design in which nothing varies", "strain, composition, or both")
     if not 0 < largest_strain < 0.5:
         raise fail(f"a largest strain of {largest_strain}", "a number between 0 and 0.5")
-    return Problem(potential, start, group, mesh, tuple(elements), sites, strain, largest_strain)
+    return Problem(
+        potential, start, group, mesh, tuple(elements), sites, allowed, references or {}, strain,
+        largest_strain,
+    )  # fmt: skip
 
 
 def evaluated(
@@ -213,9 +244,9 @@ def evaluated(
     given._last = replace(free.crystal, numbers=given.start.numbers, masses=given.start.masses)
     route = _route(given, model, here.crystal)
     if not gradient:
-        found = vibrations(here, route)
-        return Point(x, here.crystal, float(goal(found)), {}, found, [], reached, steps)
-    found = value_and_gradient(goal, here, route, on_part=on_part)
+        found = vibrations(here, route, zero=given.zero(x))
+        return Point(x, here.crystal, float(goal(found)), {}, found, [], reached, steps, False)
+    found = value_and_gradient(goal, here, route, zero=given.zero(x), on_part=on_part)
     solves, slopes = [found.solve], {}
     by_parameters = found.by_parameters
     if given.vary_strain:
@@ -233,8 +264,13 @@ def evaluated(
         slopes["shares"] = np.asarray(
             by_parameters["shares"] + of_masses(jnp.asarray(found.by_masses))[0]
         )
+        slopes["shares"] = slopes["shares"] - found.by_energy * given._references_of_shares()
     fine = reached and all(solve.converged for solve in solves)
-    return Point(x, here.crystal, found.value, slopes, found.vibrations, solves, fine, steps)
+    lowest = [at.lowest_curvature for at in (free, here)]
+    saddle = any(c is not None and c < 0 for c in lowest)
+    return Point(
+        x, here.crystal, found.value, slopes, found.vibrations, solves, fine, steps, saddle
+    )
 
 
 def _at_rest(model: Potential, crystal: Structure, group: SpaceGroup):

@@ -63,7 +63,7 @@ def by_supercell(potential: Potential, crystal: Structure, mesh: Mesh, group: Sp
     q = jnp.asarray(mesh.q, float)
 
     def assembled(rows, crystal: Structure):
-        values = projected(from_responses(displaced, rows), cells)
+        values = projected(jnp.asarray(from_responses(displaced, rows)), cells)
         there = replace(cells, primitive=crystal)
         return dynamical_matrices(ForceConstants(values, there, images), q)
 

@@ -47,6 +47,9 @@ class Gradient:
         at_rest_by_positions: Per Å.
         at_rest_by_strain: Per unit strain, r → r (1 + ε), symmetric part.
         by_matrices: ∂d/∂Re D + i ∂d/∂Im D, per eV Å⁻² amu⁻¹.
+        by_energy: Per eV of the cell at rest, all else held.
+        force: Largest slope of the enthalpy left in a free coordinate, eV/Å: derivatives are those
+            of a minimum only where it is about 0.
         solve: What the solve took.
         rows: Rows evaluated, and pulled back once each.
     """
@@ -60,20 +63,26 @@ class Gradient:
     at_rest_by_positions: Float[np.ndarray, "atom 3"]
     at_rest_by_strain: Float[np.ndarray, "3 3"]
     by_matrices: Complex[np.ndarray, "q mode mode"]
+    by_energy: float
+    force: float
     solve: Solve
     rows: int
 
 
 def vibrations(
-    here: Minimum, route: Route, on_part: Callable[[int, int], None] | None = None
+    here: Minimum,
+    route: Route,
+    on_part: Callable[[int, int], None] | None = None,
+    *,
+    zero: float = 0.0,
 ) -> Vibrations:
-    """Return the vibrations of a relaxed crystal (host).
+    """Return the vibrations of a relaxed crystal, its energy above `zero` in eV (host).
 
     Raises:
         InputError: values that are not finite.
     """
     rows = evaluated(route, here.potential, here.crystal, on_part)
-    E = energy(here.potential, here.crystal, here.graph)
+    E = energy(here.potential, here.crystal, here.graph) - zero
     return route.vibrations(_assembled(route, rows, here.crystal), here.crystal, E)
 
 
@@ -82,6 +91,7 @@ def value_and_gradient(
     here: Minimum,
     route: Route,
     *,
+    zero: float = 0.0,
     on_part: Callable[[str, int, int], None] | None = None,
 ) -> Gradient:
     """Return a function of phonons and its gradient (host loop over rows, each pulled back once).
@@ -90,6 +100,7 @@ def value_and_gradient(
         objective: Plain function of JAX; called under a trace.
         here: The minimum; with the symmetry of the route.
         route: From the same crystal.
+        zero: eV: the objective sees the energy of the cell above it.
         on_part: Called with ("rows" or "gradient", parts done, parts in all).
 
     Raises:
@@ -101,7 +112,7 @@ def value_and_gradient(
 
     model, crystal = here.potential, here.crystal
     rows = evaluated(route, model, crystal, told("rows"))
-    E = energy(model, crystal, here.graph)
+    E = energy(model, crystal, here.graph) - zero
 
     value, found, by_D, (by_rows, by_x, by_cell, by_masses, by_E) = _of_rows(
         objective, route, rows, crystal, E
@@ -126,7 +137,7 @@ def value_and_gradient(
         None if free else np.asarray(by_strain + direct_strain),
         np.asarray(route.equivalent @ by_masses),
         at_rest_x, at_rest_strain,
-        np.conj(np.asarray(by_D)), took, len(route),
+        np.conj(np.asarray(by_D)), float(by_E), _largest_slope(here), took, len(route),
     )  # fmt: skip
     if not all(np.all(np.isfinite(leaf)) for leaf in (*total, x_bar, cell_bar, lam)):
         raise fail(
@@ -134,6 +145,15 @@ def value_and_gradient(
             "Eigenvectors of degenerate modes have no derivative: use sums over modes",
         )  # fmt: skip
     return result
+
+
+def _largest_slope(here: Minimum) -> float:
+    return float(jnp.max(jnp.abs(_slope(here)), initial=0.0))
+
+
+@jax.jit
+def _slope(here: Minimum):
+    return slope(here, jnp.zeros(here.dimension))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -7,7 +7,7 @@ mean. Where shares are 0 and 1 all of this is the pure compound, to the last dig
 there is no compound at all, but a path along which to follow a gradient.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -18,8 +18,6 @@ from phojax.checks import check_shape, fail
 from phojax.potentials.contract import Potential
 from phojax.potentials.pair import symbol_number
 from phojax.structure import MIXTURE, STANDARD_MASSES, Structure
-
-_NEUTRAL = 1e-9  # e
 
 
 def with_mixtures(potential: Potential, elements: Sequence[str], shares) -> Potential:
@@ -106,22 +104,4 @@ def mixed_masses(
     return jnp.where(at >= 0, mean, crystal.masses)
 
 
-def check_charges(
-    sites: Sequence[int] | np.ndarray,
-    elements: Sequence[str],
-    shares: Float[Array, "k e"],
-    charges: Mapping[str, float],
-    others: float,
-) -> None:
-    """Raise InputError unless the charges of mixtures and others (e) add up to zero."""
-    at = np.asarray(sites)
-    of_each = np.asarray(shares) @ [charges[symbol] for symbol in elements]
-    total = float(of_each[at[at >= 0]].sum() + others)
-    if abs(total) > _NEUTRAL * max(1, len(at)):
-        raise fail(
-            f"mixtures that leave a charge of {total:g} e", "a neutral cell",
-            "Change the shares, or mix elements of the same charge",
-        )  # fmt: skip
-
-
-__all__ = ["check_charges", "mixed_crystal", "mixed_masses", "with_mixtures"]
+__all__ = ["mixed_crystal", "mixed_masses", "with_mixtures"]
