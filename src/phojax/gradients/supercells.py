@@ -76,9 +76,17 @@ def by_supercell(potential: Potential, crystal: Structure, mesh: Mesh, group: Sp
     )  # fmt: skip
 
 
-def route_for(potential: Potential, crystal: Structure, mesh: Mesh, group: SpaceGroup) -> Route:
-    """Return the route that suits a potential: of its supercell if averaged, of waves if not."""
+def route_for(
+    potential: Potential, crystal: Structure, mesh: Mesh, group: SpaceGroup | None = None
+) -> Route:
+    """Return the route that suits a potential: of its supercell if averaged, of waves if not.
+
+    Raises:
+        InputError: as `by_waves` and `by_supercell`; an averaged potential without a group.
+    """
     if isinstance(potential.energy, AveragedEnergy):
+        if group is None:
+            raise fail("an averaged potential without a space group", "the one of the crystal")
         return by_supercell(potential, crystal, mesh, group)
     return by_waves(potential, crystal, mesh, group)
 
