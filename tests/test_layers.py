@@ -13,7 +13,8 @@ ORDER = [
     "potentials", "forces", "rooms", "coordinates", "relax", "relax_together", "implicit",
     "force_constants", "examination", "nac", "dynmat", "bloch_symmetry", "bloch", "bloch_supercell",
     "modes", "stars", "velocities", "gruneisen", "branches", "descriptors", "gradients", "elastic",
-    "md", "screening", "evaluation", "learn", "design", "io", "plots", "campaign", "cli",
+    "md", "finite_temperature", "screening", "evaluation", "learn", "design", "io", "plots",
+    "campaign", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "chgnet", "fairchem", "nequix", "parsl"}
 FILES = sorted(SOURCE.rglob("*.py"))

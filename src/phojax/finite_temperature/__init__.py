@@ -1,0 +1,1 @@
+"""Crystals at finite temperature: Gaussian ensembles, local minima of snapshots, expansion."""
