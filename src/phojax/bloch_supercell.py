@@ -99,7 +99,7 @@ def hessian_by_waves(
         on_part=on_part, done=done,
     )  # fmt: skip
     found = asked.matrices(parts[:, :n] + 1j * parts[:, n:])
-    values = _in_supercell(hermitian_matrices(potential, found), points, cells)
+    values = in_supercell(hermitian_matrices(potential, found), points, cells)
     return replace(hessian_result(values[None], cells, 0.0, len(asked)), points=asked.points)
 
 
@@ -110,10 +110,16 @@ def independent_columns(cells: Supercell, group: SpaceGroup | None) -> Independe
     )
 
 
-def _in_supercell(
+def in_supercell(
     matrices: Complex[np.ndarray, "q mode mode"], points: Float[np.ndarray, "q 3"], cells: Supercell
 ) -> Float[np.ndarray, "i jL 3 3"]:
-    """Return eq. (1)."""
+    """Return eq. (1) in the unit of the matrices.
+
+    Args:
+        matrices: At the points, in the convention of `bloch`.
+        points: Of `commensurate_points`, all of them.
+        cells: The supercell.
+    """
     n = len(cells.primitive)
     own = np.exp(2j * np.pi * points @ np.asarray(cells.primitive.fractional).T)  # (q, atom)
     at_home = (
@@ -144,4 +150,9 @@ def _some_columns(potential, crystal, q, moved, count, capacity, at_a_time, real
     return jax.lax.fori_loop(0, -(-count // at_a_time), some, start), graph.overflow
 
 
-__all__ = ["exact_force_constants", "hessian_by_waves", "independent_columns"]
+__all__ = [
+    "exact_force_constants",
+    "hessian_by_waves",
+    "in_supercell",
+    "independent_columns",
+]

@@ -108,8 +108,14 @@ class IndependentColumns:
         self, columns: Complex[np.ndarray, "row atom 3"]
     ) -> Complex[np.ndarray, "q mode mode"]:
         """Return Φ(q) of all points from Φ_ia(q) d of every row."""
+        return self.unfolded(self.chosen_matrices(columns))
+
+    def unfolded(
+        self, chosen: Complex[np.ndarray, "point mode mode"]
+    ) -> Complex[np.ndarray, "q mode mode"]:
+        """Return matrices at all points from those at `chosen_q`, by eq. (1)."""
         n = len(self._x)
-        found = self.chosen_matrices(columns).reshape(-1, n, 3, n, 3)
+        found = np.asarray(chosen).reshape(-1, n, 3, n, 3)
         out = np.empty((len(self._all), n, 3, n, 3), complex)
         for number, (place, (op, back)) in enumerate(zip(self._from, self._by, strict=True)):
             R = self._group.rotations_cartesian[op]

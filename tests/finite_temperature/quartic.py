@@ -13,6 +13,8 @@ import numpy as np
 from ase import Atoms
 
 from phojax.convert import structure_from_ase
+from phojax.finite_temperature.gaussian import gaussian, supercell_matrix
+from phojax.force_constants.container import force_constants
 from phojax.potentials.contract import Potential
 from phojax.potentials.pair import Bound
 from phojax.pytree import pytree
@@ -94,3 +96,30 @@ def harmonic(cells: Supercell, potential: Potential, group, extra: float):
 
     params = potential.params | {"k": potential.params["k"] + extra}
     return hessian(replace(potential, params=params), cells, group).force_constants
+
+
+def exact_lattice(cells, model, group, T):
+    """Φ of `quartic` on a lattice by its closed condition, bond by bond."""
+    i, j = bonds_of(model)
+    k, b = float(model.params["k"]), float(model.params["b"])
+    constants = harmonic(cells, model, group, 1.0)
+    n = len(cells.structure)
+    springs, g = np.full((len(i), 3), k + 1.0), gaussian(constants, T)
+    for _ in range(200):
+        full = np.zeros((n, n, 3, 3))
+        for a in range(3):
+            for one, other, sign in ((i, j, -1), (j, i, -1), (i, i, 1), (j, j, 1)):
+                np.add.at(full[..., a, a], (one, other), sign * springs[:, a])
+        values = full[:: len(cells.images)]
+        constants = force_constants(jnp.asarray(values), cells)
+        np.testing.assert_allclose(
+            supercell_matrix(constants), full.transpose(0, 2, 1, 3).reshape(3 * n, -1), atol=1e-9
+        )
+        g = gaussian(constants, T)
+        E = g.vectors.reshape(n, 3, -1) / np.sqrt(g.masses)[:, None, None]
+        d = E[j] - E[i]
+        new = k + 12 * b * np.einsum("ban,n,ban->ba", d, g.variances, d)
+        if np.abs(new - springs).max() < 1e-12:
+            break
+        springs = (springs + new) / 2
+    return constants, g

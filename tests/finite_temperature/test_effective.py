@@ -7,14 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quartic import bonds_of, harmonic, pair_of_atoms, quartic, simple_cubic, skew_pair
+from quartic import (
+    bonds_of,
+    exact_lattice,
+    harmonic,
+    pair_of_atoms,
+    quartic,
+    simple_cubic,
+    skew_pair,
+)
 from scipy.optimize import brentq, fsolve
 
 from phojax.checks import InputError
 from phojax.descriptors.displacements import oscillator_variance
 from phojax.finite_temperature.effective import Sampling, self_consistent
-from phojax.finite_temperature.gaussian import gaussian, supercell_matrix
-from phojax.force_constants.container import force_constants
+from phojax.finite_temperature.gaussian import gaussian
 from phojax.units import KB
 
 KEY = jax.random.key(3)
@@ -94,33 +101,6 @@ def test_centroids_of_asymmetric_oscillators():
     np.testing.assert_allclose(found.ensemble.eigenvalues * mu, K, atol=5 * spread)
     held = solved(cells, group, model, T, tolerant(relax_centroids=False), extra=0.0)
     np.testing.assert_array_equal(held.force_constants.supercell.structure.positions, before)
-
-
-def exact_lattice(cells, model, group, T):
-    """Φ of `quartic` on a lattice by its closed condition, bond by bond."""
-    i, j = bonds_of(model)
-    k, b = float(model.params["k"]), float(model.params["b"])
-    constants = harmonic(cells, model, group, 1.0)
-    n = len(cells.structure)
-    springs, g = np.full((len(i), 3), k + 1.0), gaussian(constants, T)
-    for _ in range(200):
-        full = np.zeros((n, n, 3, 3))
-        for a in range(3):
-            for one, other, sign in ((i, j, -1), (j, i, -1), (i, i, 1), (j, j, 1)):
-                np.add.at(full[..., a, a], (one, other), sign * springs[:, a])
-        values = full[:: len(cells.images)]
-        constants = force_constants(jnp.asarray(values), cells)
-        np.testing.assert_allclose(
-            supercell_matrix(constants), full.transpose(0, 2, 1, 3).reshape(3 * n, -1), atol=1e-9
-        )
-        g = gaussian(constants, T)
-        E = g.vectors.reshape(n, 3, -1) / np.sqrt(g.masses)[:, None, None]
-        d = E[j] - E[i]
-        new = k + 12 * b * np.einsum("ban,n,ban->ba", d, g.variances, d)
-        if np.abs(new - springs).max() < 1e-12:
-            break
-        springs = (springs + new) / 2
-    return constants, g
 
 
 def test_quartic_lattice():

@@ -34,76 +34,26 @@ import numpy as np
 from jaxtyping import Float
 
 from phojax.checks import fail
-from phojax.coordinates import coordinates
 from phojax.descriptors.thermodynamics import oscillator_free_energy
-from phojax.finite_temperature.gaussian import (
-    Gaussian,
-    check_statistics,
-    effective_count,
-    gaussian,
-    normals,
-    weights,
+from phojax.finite_temperature.fixed_point import (
+    Populations,
+    Problem,
+    Sampling,
+    State,
+    effective_basis,
+    frequencies,
+    mean_displacement,
+    solved,
 )
+from phojax.finite_temperature.gaussian import Gaussian, check_statistics, normals
 from phojax.finite_temperature.samples import Equations, Evaluated, Surface, joined
-from phojax.force_constants.basis import SymmetryAdaptedBasis, symmetry_adapted_basis
+from phojax.force_constants.basis import SymmetryAdaptedBasis
 from phojax.force_constants.container import ForceConstants
 from phojax.potentials.contract import Potential
 from phojax.symmetry import SpaceGroup
-from phojax.units import HBAR, KB, frequency_THz
+from phojax.units import HBAR, KB
 
 _FARTHEST = 1.5  # Å: beyond it centroids or root-mean-square displacements have run away
-_STEP = 0.2  # Å, of centroids at a time
-_SOFTEST = 0.05  # eV/Å² that a step of centroids reckons with at least
-_AT_REST = 1e-4  # Å: centroids that move less are found
-_ITERATIONS = 100  # with one set of samples
-_STILL = 0.1  # of the tolerance: what an iteration may still change
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How (2) is solved.
-
-    Attributes:
-        statistics: "quantum" or "classical" widths.
-        pairs: ± pairs of the first population.
-        populations: At most.
-        samples: In all, from which on no new population is drawn.
-        tolerance_THz: Root mean square over the supercell's modes of the error of a frequency.
-        tolerance_msd: Relative error of the mean squared displacement of all atoms.
-        effective_share: Of the last population, below which new samples are drawn.
-        floor_THz: Softer and imaginary modes are sampled with the width of |λ|, this at least.
-        kind: "random" or "sobol" displacements.
-        cutoff: Å, of Φ; None for none.
-        relax_centroids: Whether (2) holds for the centroids as well.
-        blocks: Of the jackknife.
-    """
-
-    statistics: str = "quantum"
-    pairs: int = 8
-    populations: int = 12
-    samples: int = 1000
-    tolerance_THz: float = 0.05
-    tolerance_msd: float = 0.05
-    effective_share: float = 0.5
-    floor_THz: float = 0.3
-    kind: str = "random"
-    cutoff: float | None = None
-    relax_centroids: bool = True
-    blocks: int = 8
-
-    def __post_init__(self) -> None:
-        """Raise InputError for values that mean nothing."""
-        check_statistics(self.statistics, 1.0)
-        for name in ("tolerance_THz", "tolerance_msd", "floor_THz"):
-            if not getattr(self, name) > 0:
-                raise fail(f"{name} is {getattr(self, name)}", "a positive number")
-        if not 0 < self.effective_share < 1:
-            raise fail(f"effective_share is {self.effective_share}", "a number between 0 and 1")
-        if min(self.pairs, self.populations, self.samples) < 1 or self.blocks < 2:
-            raise fail(
-                f"{self.pairs} pairs, {self.populations} populations, {self.blocks} blocks",
-                "at least one pair, one population and two blocks",
-            )
 
 
 @dataclass(frozen=True)
@@ -169,151 +119,6 @@ def jackknife_error(values: list[Any]) -> Float[np.ndarray, "*shape"]:
     return np.asarray(np.sqrt((k - 1) / k * ((each - each.mean(0)) ** 2).sum(0)))
 
 
-@dataclass(frozen=True)
-class _State:
-    """Where the iteration is: coefficients of F⁰ and Φ, and of the centroids."""
-
-    x: np.ndarray
-    c: np.ndarray
-
-
-class _Problem:
-    """(2) for one crystal and temperature."""
-
-    def __init__(
-        self, start: ForceConstants, group: SpaceGroup, temperature: float, how: Sampling,
-        basis: SymmetryAdaptedBasis | None,
-    ) -> None:  # fmt: skip
-        self.cells, self.how, self.temperature = start.supercell, how, temperature
-        if basis is None:
-            basis = effective_basis(start, group, how)
-        self.basis = basis
-        n = len(self.cells.primitive)
-        self.rotations = group.rotations_cartesian
-        self.moves = coordinates(self.cells.primitive, group, False).displacements
-        if not how.relax_centroids:
-            self.moves = np.zeros((3 * n, 0))
-        self.rest = np.asarray(self.cells.structure.positions)
-        self.start = _State(self.basis.coefficients(start), np.zeros(self.moves.shape[1]))
-
-    def constants(self, state: _State) -> ForceConstants:
-        found = self.basis.second(state.x)
-        assert found is not None
-        return found
-
-    def primitive_shift(self, state: _State) -> np.ndarray:
-        return (self.moves @ state.c).reshape(-1, 3)
-
-    def shift(self, state: _State) -> np.ndarray:
-        return np.repeat(self.primitive_shift(state), len(self.cells.images), axis=0)
-
-    def ensemble(self, state: _State) -> Gaussian:
-        return gaussian(
-            self.constants(state), self.temperature, self.how.statistics,
-            centroids=self.rest + self.shift(state), floor_THz=self.how.floor_THz,
-        )  # fmt: skip
-
-    def pull(self, state: _State) -> np.ndarray:
-        """Return the mean forces along the moves of the centroids, eV/Å."""
-        forces = self.basis.residual_forces(state.x)
-        assert forces is not None
-        return self.moves.T @ forces.reshape(-1)
-
-    def settled(self, state: _State) -> np.ndarray:
-        """Return c after a Newton step."""
-        if not len(state.c):
-            return state.c
-        n = len(self.cells.primitive)
-        values = np.asarray(self.constants(state).values)
-        gamma = values.reshape(n, n, -1, 3, 3).sum(2).transpose(0, 2, 1, 3).reshape(3 * n, -1)
-        k, E = np.linalg.eigh(self.moves.T @ gamma @ self.moves)
-        step = E @ ((E.T @ self.pull(state)) / np.maximum(np.abs(k), _SOFTEST))
-        longest = np.abs(self.moves @ step).max()
-        return state.c + step * min(1.0, _STEP / max(longest, 1e-300))
-
-
-@dataclass(frozen=True)
-class _Populations:
-    """All samples, and what each population was drawn from."""
-
-    samples: Evaluated
-    drawn: tuple[tuple[Gaussian, int], ...]
-    block: np.ndarray
-
-    def weights(self, wanted: Gaussian, rest: np.ndarray, without: int | None = None) -> np.ndarray:
-        w = weights(rest + self.samples.displacements, wanted, self.drawn)
-        if without is not None:
-            w = np.where(self.block == without, 0.0, w)
-        return w / w.sum()
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The end of an iteration with one set of samples."""
-
-    state: _State
-    solved: bool
-    effective: float
-    change_THz: float
-    determined: int
-
-
-def effective_basis(
-    start: ForceConstants, group: SpaceGroup, how: Sampling
-) -> SymmetryAdaptedBasis:
-    """Return the basis that Φ and mean forces are expanded in; one serves all temperatures."""
-    return symmetry_adapted_basis(
-        start.supercell, group, (2,), {2: how.cutoff}, residual_forces=True
-    )
-
-
-def _solved(
-    problem: _Problem, equations: Equations, given: _Populations, state: _State,
-    without: int | None = None,
-) -> _Found:  # fmt: skip
-    """Return the fixed point of (2) for given samples, or where they no longer serve."""
-    how = problem.how
-    enough = how.effective_share * given.drawn[-1][1]
-    mixing, before, change = 0.7, np.inf, np.inf
-    ensemble = problem.ensemble(state)
-    effective, determined = 0.0, 0
-    for _ in range(_ITERATIONS):
-        w = given.weights(ensemble, problem.rest, without)
-        effective = effective_count(w)
-        if without is None and effective < enough:
-            return _Found(state, False, effective, change, determined)
-        x, determined = equations.solved(w, problem.shift(state), state.x)
-        fitted = _State(x, state.c)
-        step = problem.settled(fitted) - state.c
-        mixed = _State(state.x + mixing * (x - state.x), state.c + mixing * step)
-        # F⁰ is a result, nothing that is iterated.
-        constant = problem.basis.slices.get(1, slice(0, 0))
-        mixed.x[constant] = x[constant]
-        now = problem.ensemble(mixed)
-        change = _apart(now, ensemble) / mixing
-        moved = np.abs(problem.moves @ step).max(initial=0.0)
-        state, ensemble = mixed, now
-        if change < _STILL * how.tolerance_THz and moved < _AT_REST:
-            return _Found(_State(x, problem.settled(fitted)), True, effective, change, determined)
-        if change > before:
-            mixing = max(mixing / 2, 0.05)
-        before = change
-    return _Found(state, False, effective, change, determined)
-
-
-def _apart(a: Gaussian, b: Gaussian) -> float:
-    """Return the root mean square difference of frequencies, THz, signed roots of λ."""
-    return float(np.sqrt(np.mean((_nu(a.eigenvalues) - _nu(b.eigenvalues)) ** 2)))
-
-
-def _nu(values: np.ndarray) -> np.ndarray:
-    return np.asarray(frequency_THz(jnp.asarray(values)))
-
-
-def _msd(ensemble: Gaussian) -> float:
-    return float(np.trace(ensemble.displacements, axis1=1, axis2=2).mean())
-
-
 def self_consistent(
     potential: Potential,
     start: ForceConstants,
@@ -353,7 +158,7 @@ def self_consistent(
     """
     how = how or Sampling()
     check_statistics(how.statistics, temperature)
-    problem = _Problem(start, group, temperature, how, basis)
+    problem = Problem(start, group, temperature, how, basis)
     if not len(problem.basis):
         raise fail("a basis without unknowns", "some", "Take a larger cutoff or supercell")
     surface = Surface(potential, problem.cells, batch)
@@ -365,7 +170,7 @@ def self_consistent(
     flags: list[str] = []
     found = given = None
     errors: tuple[float, float] = (np.inf, np.inf)
-    left_out: list[_State] = []
+    left_out: list[State] = []
     message = ""
     while True:
         number = len(parts)
@@ -380,19 +185,19 @@ def self_consistent(
         parts.append(new)
         drawn.append((ensemble, len(new)))
         blocks = [np.arange(len(part)) // 2 % how.blocks for part in parts]
-        given = _Populations(joined(parts), tuple(drawn), np.concatenate(blocks))
+        given = Populations(joined(parts), tuple(drawn), np.concatenate(blocks))
         equations = Equations(given.samples, problem.basis)
         on_part("self-consistency", 0, 0)
-        found = _solved(problem, equations, given, state)
+        found = solved(problem, equations, given, state)
         state = found.state
         record: dict[str, Any] = {
             "samples": len(given.samples), "effective": found.effective,
             "change_THz": found.change_THz, "self_consistent": found.solved,
-            "lowest_THz": float(_nu(problem.ensemble(state).eigenvalues)[0]),
+            "lowest_THz": float(frequencies(problem.ensemble(state).eigenvalues)[0]),
         }  # fmt: skip
         if found.solved and len(np.unique(given.block)) > 1:
             left_out = [
-                _solved(problem, equations, given, state, without=k).state
+                solved(problem, equations, given, state, without=k).state
                 for k in np.unique(given.block).tolist()
             ]
             errors = _errors(problem, left_out, state)
@@ -411,7 +216,7 @@ def self_consistent(
 
 
 def _drawn(
-    problem: _Problem, surface: Surface, ensemble: Gaussian, key, number: int, size: int,
+    problem: Problem, surface: Surface, ensemble: Gaussian, key, number: int, size: int,
     done: dict[str, np.ndarray], on_part,
 ) -> Evaluated:  # fmt: skip
     """Return a population: evaluated here, or taken from what was done before."""
@@ -427,11 +232,11 @@ def _drawn(
     return new
 
 
-def _errors(problem: _Problem, left_out: list[_State], state: _State) -> tuple[float, float]:
+def _errors(problem: Problem, left_out: list[State], state: State) -> tuple[float, float]:
     ensembles = [problem.ensemble(one) for one in left_out]
-    nu = jackknife_error([_nu(one.eigenvalues) for one in ensembles])
-    msd = jackknife_error([_msd(one) for one in ensembles])
-    return float(np.sqrt(np.mean(nu**2))), float(msd / _msd(problem.ensemble(state)))
+    nu = jackknife_error([frequencies(one.eigenvalues) for one in ensembles])
+    msd = jackknife_error([mean_displacement(one) for one in ensembles])
+    return float(np.sqrt(np.mean(nu**2))), float(msd / mean_displacement(problem.ensemble(state)))
 
 
 def _result(problem, state, found, given, left_out, errors, history, flags, message) -> Effective:
@@ -439,7 +244,7 @@ def _result(problem, state, found, given, left_out, errors, history, flags, mess
     copies = len(cells.images)
     ensemble = problem.ensemble(state)
 
-    def at_centroids(one: _State) -> ForceConstants:
+    def at_centroids(one: State) -> ForceConstants:
         x = cells.primitive.positions + jnp.asarray(problem.primitive_shift(one))
         moved = replace(cells, primitive=replace(cells.primitive, positions=x))
         return replace(problem.constants(one), supercell=moved)
@@ -470,9 +275,10 @@ def _result(problem, state, found, given, left_out, errors, history, flags, mess
     stable = ensemble.floored == 0
     if not stable:
         flags.append("imaginary" if softest <= 0 else "softer_than_floor")
+        lowest = float(frequencies(ensemble.eigenvalues)[0])
         message += (
             f"; {ensemble.floored} modes of the supercell are below {how.floor_THz:g} THz (lowest "
-            f"{_nu(ensemble.eigenvalues)[0]:.2f} THz), sampled with a width that is not their own"
+            f"{lowest:.2f} THz), sampled with a width that is not their own"
         )
     if determined < len(problem.basis):
         flags.append("undetermined")
@@ -503,7 +309,7 @@ def _result(problem, state, found, given, left_out, errors, history, flags, mess
     )
 
 
-def _harmonic(ensemble: Gaussian, problem: _Problem) -> float:
+def _harmonic(ensemble: Gaussian, problem: Problem) -> float:
     """Return F_Φ of the supercell in eV; NaN where a mode is no oscillator."""
     values, T = ensemble.eigenvalues, problem.temperature
     if values[0] <= 0:
