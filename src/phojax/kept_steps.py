@@ -56,7 +56,9 @@ class KeptSteps:
         Args:
             like: A state of the same form.
         """
-        step = None if self._manager is None else self._manager.latest_step()
+        if self._manager is None:
+            return None
+        step = self._manager.latest_step()
         if step is None:
             return None
         args = self._orbax.args

@@ -36,6 +36,16 @@ def wurtzite():
     return structure(cell, (np.array(x) + np.array([0, 0, 0.01])) @ cell, [11, 11, 17, 17])
 
 
+def dispersive(**how):
+    """Return a problem of short-ranged pairs in CsCl's structure, cheap to compile."""
+    pairs = {("Na", "Cl"): (1200.0, 0.3, 90.0), ("Na", "Br"): (1100.0, 0.32, 90.0),
+             ("Cl", "Cl"): (800.0, 0.3, 10.0)}  # fmt: skip
+    crystal = structure(3.0 * np.eye(3), [[0, 0, 0], [1.5, 1.5, 1.5]], [11, 17])
+    group = space_group(crystal)
+    model = buckingham(pairs, cutoff=5.5)
+    return problem(model, crystal, group, gamma_mesh((2, 2, 2), group), **how)
+
+
 def given(**how):
     crystal = wurtzite()
     group = space_group(crystal)
@@ -67,7 +77,7 @@ def test_gradient_through_both_minima(monkeypatch):
 @pytest.mark.slow
 def test_a_descent_resumes_and_its_gain_is_computed_again(tmp_path):
     aim = goal("msd", 11, 300.0)
-    it = given(elements=("Cl", "I"))
+    it = dispersive(elements=("Cl", "Br"))
     first = descended(it, aim, 2, tmp_path / "steps")
     again = descended(it, aim, 3, tmp_path / "steps")
     assert again.trail[:2] == first.trail
@@ -81,7 +91,7 @@ def test_a_descent_resumes_and_its_gain_is_computed_again(tmp_path):
     assert found["predicted_gain"] > 0
     assert any("gain" in note for note in found["notes"])
     nothing = outcome(it, aim, Descent(again.trail, None))
-    assert "no step was stable and converged" in nothing["notes"]
+    assert "no step was stable, converged and within the limits" in nothing["notes"]
 
 
 @pytest.mark.parametrize(
@@ -100,9 +110,9 @@ def test_rounded_to_the_nearest_atoms(share, symbols):
 
 
 def test_energies_above_the_ends_vanish_there():
-    it, ends = with_references(given(elements=("Cl", "I")))
+    it, ends = with_references(dispersive(elements=("Cl", "Br")))
     aim = goal("formation-energy", 11, 300.0, margin=None)
-    for place, symbol in enumerate(("Cl", "I")):
+    for place, symbol in enumerate(("Cl", "Br")):
         shares = np.eye(2)[[place]]
         assert it.zero({"shares": shares}) == pytest.approx(ends[symbol], abs=1e-9)
         assert evaluated(it, {"shares": shares}, aim, gradient=False).loss == pytest.approx(
