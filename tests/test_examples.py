@@ -56,3 +56,55 @@ def test_phonons_without_supercells():
     assert list(errors) == [2, 3, 4, 6, 8]
     assert errors[2] > 0.05  # a supercell that is too small
     assert errors[8] < 1e-5  # wider than the potential reaches
+
+
+def test_fit_to_frequencies():
+    """Three parameters get near the fitted points and those held out, volume included."""
+    found = load("fit_to_frequencies").main(steps=60)
+    assert found["before"]["fitted"] > 2 * found["after"]["fitted"]
+    assert found["before"]["held out"] > 2 * found["after"]["held out"]
+
+
+@pytest.mark.slow
+def test_own_descriptor():
+    """Its derivative by pressure is that of ellipsoids of crystals relaxed at two pressures."""
+    import phojax as px
+    from phojax.gradients.supercells import route_for
+    from phojax.gradients.total import vibrations
+    from phojax.implicit import minimum
+
+    example = load("own_descriptor")
+    found = example.main(say=lambda line: None)
+    assert 0 < found.value < 2 / 3
+    at, mesh, h = found.vibrations.crystal, px.gamma_mesh((2, 2, 1), None), 1e-4
+    group = px.space_group(at)
+
+    def relaxed_at(pressure):
+        here, _ = minimum(example.IONS, at, symmetry=group, pressure=pressure)
+        route = route_for(example.IONS, here.crystal, mesh, None)
+        return float(example.no_spheres(vibrations(here, route)))
+
+    slope = (relaxed_at(h) - relaxed_at(-h)) / (2 * h)
+    assert found.by_pressure == pytest.approx(slope, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_softer_by_mixing(tmp_path):
+    """The gradient ends at or above the best of a scan along its way, here with pairs of atoms."""
+    import numpy as np
+
+    from phojax.potentials.pair import buckingham
+    from phojax.structure import structure
+
+    pairs = {("Na", "Cl"): (1200.0, 0.3, 90.0), ("Na", "Br"): (1100.0, 0.32, 90.0),
+             ("Cl", "Cl"): (800.0, 0.3, 10.0)}  # fmt: skip
+    crystal = structure(3.0 * np.eye(3), [[0, 0, 0], [1.5, 1.5, 1.5]], [11, 17])
+    said = []
+    path, scan, found = load("softer_by_mixing").designed(
+        buckingham(pairs, cutoff=5.5), crystal, ("Cl", "Br"), mesh=(2, 2, 2), steps=4, points=5,
+        folder=tmp_path / "steps", say=said.append,
+    )  # fmt: skip
+    assert path.trail[path.best]["value"] >= 0.98 * -min(scan)
+    assert found["after"]["formula"] == ["Na", "Br"]
+    assert found["gain"] > 0
+    assert any("recomputed" in line for line in said)

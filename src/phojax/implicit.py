@@ -163,7 +163,7 @@ def minimum_at(
 ) -> Minimum:
     """Return the neighbourhood of a crystal that is relaxed already; arguments as `minimum`."""
     space = coordinates(crystal, symmetry, cell)
-    graph = potential.graph(crystal, potential.capacity(crystal))
+    graph = graph_of(potential, crystal, potential.capacity(crystal))
     made = Minimum(
         potential,
         space.start,
@@ -273,6 +273,12 @@ def relaxed(
     return moved(held, step, strain)
 
 
+@partial(jax.jit, static_argnums=2)
+def graph_of(potential: Potential, crystal: Structure, capacity: Any) -> Any:
+    """Return the graph of a crystal: its loops are compiled once, not at every call."""
+    return potential.graph(crystal, capacity)
+
+
 @jax.jit
 def _curvature(here: Minimum):
     found = jax.lax.map(partial(curvature_product, here), jnp.eye(here.dimension))
@@ -291,6 +297,7 @@ __all__ = [
     "Minimum",
     "Solve",
     "curvature_product",
+    "graph_of",
     "minimum",
     "minimum_at",
     "moved",

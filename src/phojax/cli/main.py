@@ -13,6 +13,7 @@ from phojax.cli import (
     design,
     diffusion,
     displace,
+    effective,
     elastic,
     evaluate,
     fit,
@@ -23,6 +24,7 @@ from phojax.cli import (
     predict,
     report,
     screen,
+    sensitivity,
 )
 from phojax.compiled import keep_compiled
 
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     design.add_parser(commands)
     displace.add_parser(commands)
     fit.add_parser(commands)
+    effective.add_parser(commands)
     elastic.add_parser(commands)
     evaluate.add_parser(commands)
     potentials.add_parser(commands)
@@ -56,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predict.add_parser(commands)
     report.add_parser(commands)
     screen.add_parser(commands)
+    sensitivity.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)

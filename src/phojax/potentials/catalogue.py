@@ -34,6 +34,7 @@ from phojax.potentials.contract import Potential
 from phojax.potentials.equiformer import official as equiformer_official
 from phojax.potentials.ewald import ewald, summed
 from phojax.potentials.pair import buckingham, lennard_jones, morse, springs
+from phojax.potentials.parameter_files import read_about, with_parameters
 
 _KITTEL = "Kittel, Introduction to Solid State Physics, 8th ed. (2005), ch. 3"
 _RARE_GASES = {
@@ -124,6 +125,8 @@ def entries() -> tuple[Entry, ...]:
               elements="Na, Cl"),
         Entry("file:NAME.json", "pair potentials and charges from a parameter file",
               elements="as named"),
+        Entry("tuned:FILE.npz", "another potential with parameters that `gradients.tuning` changed",
+              conservative="as it", derivatives="as it", elements="as it"),
     )  # fmt: skip
 
 
@@ -168,6 +171,11 @@ def potential(name: str) -> Potential:
         wanted = "a phojax Potential, or a function without arguments that returns one"
         made, digest = made_by_name(which, wanted, lambda found: isinstance(found, Potential))
         return replace(made, name=name, fingerprint=made.fingerprint + digest)
+    if kind == "tuned" and which:
+        stated = str(read_about(which)["base"])
+        if stated.startswith("tuned:"):
+            raise fail(f"{which}, which changes {stated}", "changes of a potential as it came")
+        return with_parameters(which, potential(stated))
     if kind == "file" and which:
         return from_file(pathlib.Path(which))
     known = ", ".join(entry.name for entry in entries())
