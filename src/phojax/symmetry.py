@@ -84,6 +84,15 @@ def space_group(crystal: Structure, tolerance: float = 1e-4) -> SpaceGroup:
     return SpaceGroup(W, w, R, permutation, shifts, dataset.international, int(dataset.number))
 
 
+def no_symmetry(crystal: Structure) -> SpaceGroup:
+    """Return the identity alone."""
+    n = len(crystal)
+    return SpaceGroup(
+        np.eye(3, dtype=int)[None], np.zeros((1, 3)), np.eye(3)[None], np.arange(n)[None],
+        np.zeros((1, n, 3), int), "P1", 1,
+    )  # fmt: skip
+
+
 def symmetrized(crystal: Structure, group: SpaceGroup) -> Structure:
     """Return the crystal with cell and positions averaged over the group, made exact.
 

@@ -312,7 +312,7 @@ def relaxing_plan(
         conservative=potential.conservative,
         on_step=lambda step, *_: report("relaxation", step, 0),
     )
-    found = explained((yield from _remembered(descent, plan.primitive, checkpoint)), potential)
+    found = explained((yield from remembered(descent, plan.primitive, checkpoint)), potential)
     if "not finite at the start" in found.message:
         raise fail(f"relaxation with {potential.name}: {found.message}", "finite forces and stress")
     if "not finite" in found.message:
@@ -327,8 +327,14 @@ def relaxing_plan(
     return found
 
 
-def _remembered(descent: Descent, crystal: Structure, checkpoint: Checkpoint) -> Descent:
-    """Return the descent, its values stored: one that is taken up goes the same way."""
+def remembered(descent: Descent, crystal: Structure, checkpoint: Checkpoint) -> Descent:
+    """Return the descent, its values stored: one that is taken up goes the same way.
+
+    Args:
+        descent: From its start.
+        crystal: That start.
+        checkpoint: Where the values are kept and found again.
+    """
     kept = checkpoint.load("relaxation-steps")
     n = len(crystal)
     where = list(kept.get("where", np.zeros((0, n + 3, 3))))
