@@ -84,12 +84,12 @@ def space_group(crystal: Structure, tolerance: float = 1e-4) -> SpaceGroup:
     return SpaceGroup(W, w, R, permutation, shifts, dataset.international, int(dataset.number))
 
 
-def no_symmetry(crystal: Structure) -> SpaceGroup:
-    """Return the identity alone."""
-    n = len(crystal)
+def no_symmetry(atoms: int) -> SpaceGroup:
+    """Return the identity alone, for some number of atoms."""
+    one = np.eye(3)[None]
     return SpaceGroup(
-        np.eye(3, dtype=int)[None], np.zeros((1, 3)), np.eye(3)[None], np.arange(n)[None],
-        np.zeros((1, n, 3), int), "P1", 1,
+        one.astype(int), np.zeros((1, 3)), one, np.arange(atoms)[None],
+        np.zeros((1, atoms, 3), int), "P1", 1,
     )  # fmt: skip
 
 

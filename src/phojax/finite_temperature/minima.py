@@ -145,6 +145,8 @@ def _rigid_shift(
     for _ in range(20):
         left = nearest(mine - shift, cell)
         near = np.linalg.norm(left, axis=1) < _NEAR
+        if not near.any():
+            break
         change = left[near].mean(axis=0)
         shift = shift + change
         if np.abs(change).max() < 1e-12:

@@ -2,13 +2,13 @@
 
 import numpy as np
 from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
 
 from phojax.checks import fail
 from phojax.finite_temperature.minima import nearest, sites_of
 from phojax.md.trajectory import host_of
 from phojax.structure import Structure, structure, supercell
 from phojax.symmetry import primitive_cell
-from scipy.optimize import linear_sum_assignment
 
 _STRAIN = 0.03  # of a cell: thermal expansion, or that of another functional
 _HELD = 0.5  # share of host atoms near their place, if the order of atoms is the same

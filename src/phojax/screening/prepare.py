@@ -293,15 +293,9 @@ def relaxing_plan(
         InputError: from its end, where the surface is not finite at the start.
     """
     checkpoint = checkpoint or Checkpoint(None)
-    kept = checkpoint.load("relaxed")
-    if kept:
-        facts = json.loads(str(kept["facts"]))
-        same = replace(
-            plan.primitive,
-            cell=jnp.asarray(kept["cell"]),
-            positions=jnp.asarray(kept["positions"]),
-        )
-        return Relaxation(structure=same, **facts)
+    kept = kept_relaxation(plan.primitive, checkpoint)
+    if kept is not None:
+        return kept
     descent = relaxing(
         plan.primitive,
         cell=settings.relax_cell,
@@ -315,8 +309,29 @@ def relaxing_plan(
     found = explained((yield from remembered(descent, plan.primitive, checkpoint)), potential)
     if "not finite at the start" in found.message:
         raise fail(f"relaxation with {potential.name}: {found.message}", "finite forces and stress")
-    if "not finite" in found.message:
-        return found
+    if "not finite" not in found.message:
+        keep_relaxation(found, checkpoint)
+    return found
+
+
+def kept_relaxation(crystal: Structure, checkpoint: Checkpoint) -> Relaxation | None:
+    """Return the end of a relaxation that `keep_relaxation` stored; None where there is none.
+
+    Args:
+        crystal: That was relaxed.
+        checkpoint: Where it is kept.
+    """
+    kept = checkpoint.load("relaxed")
+    if not kept:
+        return None
+    same = replace(
+        crystal, cell=jnp.asarray(kept["cell"]), positions=jnp.asarray(kept["positions"])
+    )
+    return Relaxation(structure=same, **json.loads(str(kept["facts"])))
+
+
+def keep_relaxation(found: Relaxation, checkpoint: Checkpoint) -> None:
+    """Store the end of a relaxation."""
     facts = {k: v for k, v in vars(found).items() if k != "structure"}
     checkpoint.save(
         "relaxed",
@@ -324,7 +339,6 @@ def relaxing_plan(
         positions=np.asarray(found.structure.positions),
         facts=np.array(json.dumps(facts)),
     )
-    return found
 
 
 def remembered(descent: Descent, crystal: Structure, checkpoint: Checkpoint) -> Descent:

@@ -1,11 +1,10 @@
 """Harmonic displacements about the local minima below the snapshots of a run (PHYSICS D9)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ase.data import atomic_numbers
 from jaxtyping import Bool, Int
@@ -27,7 +26,14 @@ from phojax.potentials.contract import Potential, check_elements
 from phojax.relax import Descent, Relaxation, explained, relaxing
 from phojax.relax_together import driven_together
 from phojax.rooms import Room, merged, room_of
-from phojax.screening.prepare import DISPLACEMENT, Report, check_mobile, remembered
+from phojax.screening.prepare import (
+    DISPLACEMENT,
+    Report,
+    check_mobile,
+    keep_relaxation,
+    kept_relaxation,
+    remembered,
+)
 from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint
 from phojax.structure import Structure, supercell
@@ -74,8 +80,8 @@ class SnapshotRow:
         minima: One per snapshot, in the order of time.
         run: The trajectory.
         mobile: Which atoms are mobile ions.
-        reference: The ideal crystal in the cell of the run, relaxed; the minimum of lowest energy
-            where none was given; None where there is neither.
+        reference: What snapshots are compared with: the ideal crystal in the cell of the run,
+            relaxed; the minimum of lowest energy where none was given; None where there is neither.
         ideal: What is known about the ideal crystal; None where none was given.
         width: σ of averaged Hessians, Å.
         pairs: Of displacements in these; 0 at width 0.
@@ -85,7 +91,7 @@ class SnapshotRow:
     minima: list[Minimum]
     run: Trajectory
     mobile: Bool[np.ndarray, " atom"]
-    reference: Structure | None
+    reference: Relaxation | None
     ideal: Minimum | None
     width: float
     pairs: int
@@ -129,28 +135,24 @@ def snapshot_row(
     check_mobile(crystals[0], settings.mobile)
     check_elements(potential, crystals[0])
     work = _Work(run, potential, settings, how, report, checkpoint, workers)
-    ideal = None
-    if reference is not None:
-        ideal = work.ideal(reference, crystals[0])
-        reference = ideal.relaxation.structure if ideal.relaxation else None
+    ideal = None if reference is None else work.ideal(reference, crystals[0])
     slots = slots or (1 if jax.default_backend() == "cpu" else 8)
     ends = work.relaxed(crystals, slots)
-    reference = reference or _lowest(ends)
+    lowest = ideal.relaxation if ideal is not None else _lowest(ends)
     minima: list[Minimum] = []
     for number, (frame, end) in enumerate(zip(frames, ends, strict=True)):
-        minima.append(work.minimum(number, int(frame), end, reference, ideal, minima))
+        minima.append(work.minimum(number, int(frame), end, lowest, minima))
     width = work.width
     return SnapshotRow(
-        minima, run, work.mobile, reference, ideal, width, settings.pairs if width else 0,
+        minima, run, work.mobile, lowest, ideal, width, settings.pairs if width else 0,
         work.step,
     )  # fmt: skip
 
 
-def _lowest(ends: Sequence[Relaxation | Exception]) -> Structure | None:
+def _lowest(ends: Sequence[Relaxation | Exception]) -> Relaxation | None:
     """Return the converged minimum of lowest energy, any other where none converged."""
     found = [e for e in ends if isinstance(e, Relaxation) and np.isfinite(e.energy_eV)]
-    best = min(found, key=lambda e: (not e.converged, e.energy_eV), default=None)
-    return None if best is None else best.structure
+    return min(found, key=lambda e: (not e.converged, e.energy_eV), default=None)
 
 
 class _Work:
@@ -216,37 +218,30 @@ class _Work:
         return driven_together(descents, rooms, self._potential, slots=slots, on_end=on_end)
 
     def minimum(
-        self, number: int, frame: int, end: Relaxation | Exception, reference: Structure | None,
-        ideal: Minimum | None, earlier: Sequence[Minimum],
+        self, number: int, frame: int, end: Relaxation | Exception, reference: Relaxation | None,
+        earlier: Sequence[Minimum],
     ) -> Minimum:  # fmt: skip
         """Return what became of a snapshot, its displacements computed where they are new."""
         if isinstance(end, Exception) or reference is None or "not finite" in end.message:
             text = str(end) if isinstance(end, Exception) else end.message
             return Minimum(frame, flags=("failed",), error=text)
         try:
-            return self._found(number, frame, end, reference, ideal, earlier)
+            return self._found(number, frame, end, reference, earlier)
         except (InputError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
             return Minimum(frame, end, None, flags=("failed",), error=str(error))
 
     def _found(
-        self, number: int, frame: int, end: Relaxation, reference: Structure,
-        ideal: Minimum | None, earlier: Sequence[Minimum],
+        self, number: int, frame: int, end: Relaxation, reference: Relaxation,
+        earlier: Sequence[Minimum],
     ) -> Minimum:  # fmt: skip
         how, run = self._how, self._run
         positions, own = (
-            np.asarray(c.positions, float) for c in (end.structure, reference)
+            np.asarray(e.structure.positions, float) for e in (end, reference)
         )  # fmt: skip
         sites = sites_of(positions, own, run.cell, run.numbers, self._host, how.site_radius)
         flags = [] if end.converged else ["not_converged"]
-        host = ~self.mobile
-        energies = [m.relaxation.energy_eV for m in earlier if m.relaxation is not None]
-        standard = ideal.relaxation.energy_eV if ideal and ideal.relaxation else None
-        if standard is None and energies:
-            standard = min(energies)
-        far = standard is not None and (
-            abs(end.energy_eV - standard) > how.energy_window * len(run.numbers)
-        )
-        if far or np.any(sites.off_sites[host]):
+        apart = abs(end.energy_eV - reference.energy_eV) / len(run.numbers)
+        if apart > how.energy_window or np.any(sites.off_sites[~self.mobile]):
             flags.append("other_structure")
         same = self._duplicate(end, sites, earlier) if end.converged else None
         if same is not None:
@@ -258,7 +253,7 @@ class _Work:
             found = first.displacements.of_atoms(partner)
             return Minimum(frame, end, sites, found, place, 0, (*flags, "duplicate"))
         found, columns = self._displacements(
-            f"snapshot-{number}", f"snapshot {number}", end.structure, no_symmetry(end.structure)
+            f"snapshot-{number}", f"snapshot {number}", end.structure, no_symmetry(len(run.numbers))
         )
         flags += ["imaginary_modes"] if found.imaginary else []
         return Minimum(frame, end, sites, found, None, columns, tuple(flags))
@@ -287,12 +282,18 @@ class _Work:
     ) -> Descent:
         """Return the relaxation of positions in the cell as it is, which can be taken up."""
         s, kept = self._settings, self._checkpoint.part(name)
+        before = kept_relaxation(crystal, kept)
+        if before is not None:
+            return before
         descent = relaxing(
             crystal, cell=False, force_tolerance=s.force_tolerance, max_steps=s.relax_steps,
             symmetry=group, conservative=self._potential.conservative, on_step=on_step,
         )  # fmt: skip
         end = yield from remembered(descent, crystal, kept)
-        return explained(end, self._potential)
+        end = explained(end, self._potential)
+        if "not finite" not in end.message:  # what failed may succeed when it is tried again
+            keep_relaxation(end, kept)
+        return end
 
     def _displacements(
         self, name: str, told: str, crystal: Structure, group: SpaceGroup
