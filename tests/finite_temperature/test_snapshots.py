@@ -6,13 +6,12 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ase import Atoms
 from ase.calculators.morse import MorsePotential
 from ase.vibrations import Vibrations
 from morse_crystal import CUTOFF, DEPTH, LENGTH, ONSET, WIDTH, model, unit, wrapped
 
 from phojax.checks import InputError
-from phojax.convert import structure_from_ase
+from phojax.convert import ase_atoms, structure_from_ase
 from phojax.descriptors.displacements import displacement_tensors, oscillators
 from phojax.finite_temperature.minima import nearest, same_minimum, sites_of
 from phojax.finite_temperature.reference import fitted_reference
@@ -60,7 +59,7 @@ def first_settings(**changed):
 
 @pytest.fixture(scope="module")
 def perfect():
-    """The crystal, at rest by symmetry, its supercell of 32 atoms, and MSDs of the primitive cell."""
+    """The crystal, at rest by symmetry, its supercell, and MSDs of the primitive cell."""
     crystal = structure_from_ase(unit())
     cells = supercell(crystal, (2, 2, 2))
     room = room_of(ROOM, cells.structure)
@@ -90,7 +89,13 @@ def run_of_five(perfect):
     near = chlorine[np.argmin(np.linalg.norm(x[chlorine] - x[sodium[0]], axis=1))]
     mixed[[sodium[0], near]] = x[[near, sodium[0]]]
     cell = np.asarray(perfect.big.cell)
-    frames = [x, x + warm(), wrapped(x + warm() + [3.1, -2.2, 9.0], cell), exchanged + warm(), mixed]
+    frames = [
+        x,
+        x + warm(),
+        wrapped(x + warm() + [3.1, -2.2, 9.0], cell),
+        exchanged + warm(),
+        mixed,
+    ]
     return trajectory(perfect.big, frames)
 
 
@@ -208,8 +213,7 @@ def test_displacements_are_those_of_ase(hop, tmp_path):
     """ASE's Morse potential, its finite differences, and ⟨u²⟩ summed by hand."""
     minimum = hop.found.minima[1]
     crystal = minimum.relaxation.structure
-    atoms = Atoms(np.asarray(crystal.numbers), positions=np.asarray(crystal.positions),
-                  cell=np.asarray(crystal.cell), pbc=True, masses=np.asarray(crystal.masses))  # fmt: skip
+    atoms = ase_atoms(crystal)
     atoms.calc = MorsePotential(
         epsilon=DEPTH, r0=LENGTH, rho0=WIDTH * LENGTH, rcut1=ONSET / LENGTH, rcut2=CUTOFF / LENGTH
     )
@@ -239,7 +243,9 @@ class Stopped(BaseException):
     """As an interrupt from the keyboard."""
 
 
-@pytest.mark.parametrize("at", ["relaxation, 2 of", "force constants of snapshot 0", "modes of snapshot 4"])  # fmt: skip
+@pytest.mark.parametrize(
+    "at", ["relaxation, 2 of", "force constants of snapshot 0", "modes of snapshot 4"]
+)
 def test_interrupted_it_goes_on(perfect, run_of_five, five, tmp_path, at):
     seen: list[str] = []
 
@@ -335,7 +341,9 @@ def test_sites_do_not_depend_on_drift_or_images():
     numbers = np.repeat([11, 17], 6)
     moved = reference + rng.normal(scale=0.02, size=(12, 3))
     shifted = moved + [5.0, -3.0, 1.0] + rng.integers(-2, 3, (12, 3)) @ cell
-    one, other = (sites_of(x, reference, cell, numbers, numbers == 17, 0.5) for x in (moved, shifted))
+    one, other = (
+        sites_of(x, reference, cell, numbers, numbers == 17, 0.5) for x in (moved, shifted)
+    )
     np.testing.assert_allclose(one.positions, other.positions, atol=1e-12)
     partner = same_minimum(one, other, cell, numbers, numbers == 17, 1e-6)
     np.testing.assert_array_equal(partner, np.arange(12))
@@ -361,8 +369,8 @@ def test_bad_input(perfect):
     odd = structure_from_ase(unit(4.6))
     with pytest.raises(InputError, match="does not tile"):
         snapshot_row(run, odd, ROOM, SETTINGS, Snapshots(count=1))
+    swapped = structure(perfect.big.cell, perfect.big.positions, 28 - perfect.big.numbers)
     with pytest.raises(InputError, match="composition"):
-        swapped = structure(perfect.big.cell, perfect.big.positions, 28 - perfect.big.numbers)
         snapshot_row(run, swapped, ROOM, SETTINGS, Snapshots(count=1))
     with pytest.raises(InputError, match="positive"):
         Snapshots(site_radius=0.0)

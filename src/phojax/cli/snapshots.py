@@ -178,6 +178,8 @@ def _done_or_computed(
             frames, reference, extra = _moved(
                 job, model, settings, protocol, options, progress, checkpoint
             )
+            if options.reference is not None:
+                reference = read_structure(options.reference)
         try:
             row = snapshot_row(
                 frames, reference, model, settings, how, slots=options.together, report=progress,
@@ -190,6 +192,8 @@ def _done_or_computed(
         progress("writing", 0, 0)
         record = snapshot_record(job.name, row, model, settings, how)
         record["notes"] = [*extra.pop("notes", ()), *record["notes"]]
+        if extra["molecular_dynamics"] is not None and frames.notes:
+            record["flags"].append("stopped_early")
         _write(job.folder, row, record, settings, options)
         return record | extra
 

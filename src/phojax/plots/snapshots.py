@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from phojax.plots.style import ALERT, GREY, INK, LARGE, MOBILE, NORMAL, SMALL
 
@@ -16,6 +17,7 @@ _DPI = 300
 _BINS = 30
 _NAMED = 12  # ions that stand out, with their number beside them
 _WIDE = 8.0  # largest over median, from which on the scale is logarithmic
+_SPREAD = 0.6  # of the distance between ions, over which snapshots are spread
 _LISTED = 10  # snapshots in the legend
 
 
@@ -84,9 +86,10 @@ def snapshot_figure(data: SnapshotData) -> Figure:
 
 def _draw_ions(axes: Axes, data: SnapshotData) -> None:
     colours = colormaps["viridis"](np.linspace(0.0, 0.9, max(2, len(data.labels))))
-    x = np.arange(len(data.atoms))
     listed = len(data.labels) <= _LISTED
     for n, label in enumerate(data.labels):
+        # Side by side: minima that are alike would hide each other.
+        x = np.arange(len(data.atoms)) + _SPREAD * ((n + 0.5) / len(data.labels) - 0.5)
         own = ~data.moved[n]
         fill = colours[n] if data.clean[n] else "none"
         for mine, mark in ((own, "o"), (~own, "D")):
@@ -103,11 +106,12 @@ def _draw_ions(axes: Axes, data: SnapshotData) -> None:
     beyond = sorted(beyond.tolist(), key=lambda at: -data.msd_A2[at[0], at[1]])[:_NAMED]
     for n, ion in beyond:
         axes.annotate(
-            f"{data.mobile}{data.atoms[ion]}", (ion, data.msd_A2[n, ion]), xytext=(3, 1),
+            f"atom {data.atoms[ion]}", (ion, data.msd_A2[n, ion]), xytext=(3, 1),
             textcoords="offset points", fontsize=SMALL - 1, color=INK,
         )  # fmt: skip
     axes.set_xlabel(f"{data.mobile} ion", fontsize=NORMAL)
     axes.set_ylabel(f"MSD at {data.temperature_K:g} K (Å²)", fontsize=NORMAL)
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes.margins(x=0.02)
 
 
@@ -115,13 +119,12 @@ def _draw_distribution(axes: Axes, data: SnapshotData, wide: bool) -> None:
     used = data.msd_A2[data.clean] if data.clean.any() else data.msd_A2
     values = used.ravel()
     if values.size:
-        low, high = float(values.min()), float(values.max())
-        room = 1e-3 * high + 0.02 * (high - low)
-        low, high = max(low - room, low / 2), high + room
-        edges = np.linspace(low, high, _BINS + 1)
+        # From zero, so that ions that are alike make one bar, not noise drawn large.
+        edges = np.linspace(0.0, 1.001 * values.max(), _BINS + 1)
         if wide:
-            edges = np.geomspace(low, high, _BINS + 1)
+            edges = np.geomspace(0.999 * values.min(), 1.001 * values.max(), _BINS + 1)
         axes.hist(values, edges.tolist(), orientation="horizontal", color=MOBILE, alpha=0.7, lw=0)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.set_xlabel("Ions", fontsize=NORMAL)
 
 
@@ -134,7 +137,7 @@ def _draw_lines(axes: Axes, data: SnapshotData) -> None:
             )  # fmt: skip
     if np.isfinite(data.stands_out_A2):
         axes.axhline(
-            data.stands_out_A2, color=GREY, lw=0.8, ls="--", zorder=0.5, label="stands out"
+            data.stands_out_A2, color=GREY, lw=0.8, ls="--", zorder=0.5, label="stands out above"
         )
 
 

@@ -136,6 +136,7 @@ def _reference(row: SnapshotRow, settings: PhononSettings) -> dict[str, Any] | N
         return record
     seen = row.ideal.displacements
     record |= {
+        **row.ideal.facts,
         "columns": row.ideal.columns,
         "frequency_min_THz": seen.frequency_min_THz,
         "imaginary_modes": seen.imaginary,
@@ -187,6 +188,7 @@ def _snapshot(
     if seen is not None:
         record |= {
             "duplicate_of": minimum.duplicate_of,
+            **minimum.facts,
             "columns": minimum.columns,
             "frequency_min_THz": seen.frequency_min_THz,
             "imaginary_modes": seen.imaginary,

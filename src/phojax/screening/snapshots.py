@@ -1,7 +1,7 @@
 """Harmonic displacements about the local minima below the snapshots of a run (PHYSICS D9)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 import jax
@@ -40,6 +40,10 @@ from phojax.structure import Structure, supercell
 from phojax.symmetry import SpaceGroup, no_symmetry
 
 _DOUBTFUL = frozenset({"failed", "not_converged", "other_structure", "imaginary_modes"})
+_FACTS = (
+    "columns", "residual_translation_eV_A2", "residual_permutation_eV_A2",
+    "antisymmetric_over_symmetric",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Minimum:
         sites: Where its atoms are; None where it failed.
         displacements: About it; those of the snapshot it is a duplicate of, atom by atom, if it is.
         duplicate_of: Place of an earlier snapshot with the same minimum.
-        columns: Hessian-vector products, or differences of forces, that it took.
+        facts: Of its Hessian, by the names they have in records; empty for duplicates.
         flags: Reasons for doubt, and "duplicate".
         error: Why it failed.
     """
@@ -62,9 +66,14 @@ class Minimum:
     sites: Sites | None = None
     displacements: HarmonicDisplacements | None = None
     duplicate_of: int | None = None
-    columns: int = 0
+    facts: dict[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     error: str = ""
+
+    @property
+    def columns(self) -> int:
+        """Hessian-vector products, or differences of forces, that it took."""
+        return int(self.facts.get("columns", 0))
 
     @property
     def clean(self) -> bool:
@@ -186,10 +195,10 @@ class _Work:
         if "not finite" in end.message:
             raise fail(f"the ideal crystal with {self._potential.name}: {end.message}",
                        "finite energies and forces")  # fmt: skip
-        found, columns = self._displacements("ideal", "ideal crystal", end.structure, group)
+        found, facts = self._displacements("ideal", "ideal crystal", end.structure, group)
         flags = [] if end.converged else ["not_converged"]
         flags += ["imaginary_modes"] if found.imaginary else []
-        return Minimum(-1, end, None, found, None, columns, tuple(flags))
+        return Minimum(-1, end, None, found, None, facts, tuple(flags))
 
     def relaxed(self, crystals: list[Structure], slots: int) -> list[Relaxation | Exception]:
         """Return the end of each snapshot's relaxation, or why it has none."""
@@ -251,12 +260,12 @@ class _Work:
             if "imaginary_modes" in first.flags:
                 flags.append("imaginary_modes")
             found = first.displacements.of_atoms(partner)
-            return Minimum(frame, end, sites, found, place, 0, (*flags, "duplicate"))
-        found, columns = self._displacements(
+            return Minimum(frame, end, sites, found, place, {}, (*flags, "duplicate"))
+        found, facts = self._displacements(
             f"snapshot-{number}", f"snapshot {number}", end.structure, no_symmetry(len(run.numbers))
         )
         flags += ["imaginary_modes"] if found.imaginary else []
-        return Minimum(frame, end, sites, found, None, columns, tuple(flags))
+        return Minimum(frame, end, sites, found, None, facts, tuple(flags))
 
     def _duplicate(
         self, end: Relaxation, sites: Sites, earlier: Sequence[Minimum]
@@ -297,11 +306,12 @@ class _Work:
 
     def _displacements(
         self, name: str, told: str, crystal: Structure, group: SpaceGroup
-    ) -> tuple[HarmonicDisplacements, int]:
+    ) -> tuple[HarmonicDisplacements, dict[str, float]]:
+        """Return the displacements about a minimum and facts of its Hessian, as far as new."""
         s, kept = self._settings, self._checkpoint.part(name)
         before = kept.load("displacements")
         if before and np.array_equal(before["positions"], np.asarray(crystal.positions)):
-            return _unpacked(before), int(before["columns"])
+            return _unpacked(before), {name: float(before[name]) for name in _FACTS}
         # Parts of another end of the relaxation would be those of another crystal.
         done = kept.load("responses")
         where = done.pop("positions", None)
@@ -327,11 +337,16 @@ class _Work:
             result.force_constants, s.temperatures, s.smallest_THz, s.mesh,
             result.leave_one_out(),
         )  # fmt: skip
-        kept.save(
-            "displacements", positions=np.asarray(crystal.positions), columns=result.columns,
-            **vars(found),
+        facts = dict(
+            zip(
+                _FACTS,
+                (float(result.columns), result.residuals.translation,
+                 result.residuals.permutation, result.antisymmetric),
+                strict=True,
+            )
         )  # fmt: skip
-        return found, result.columns
+        kept.save("displacements", positions=np.asarray(crystal.positions), **facts, **vars(found))
+        return found, facts
 
     def _widen(self, crystals: Sequence[Structure]) -> None:
         """Make the shape that all share large enough for these as well, where they have any."""
