@@ -40,7 +40,7 @@ from phojax.structure import Structure, supercell
 from phojax.symmetry import SpaceGroup, no_symmetry
 
 _DOUBTFUL = frozenset({"failed", "not_converged", "other_structure", "imaginary_modes"})
-_FACTS = (
+_FACTS: tuple[str, ...] = (
     "columns", "residual_translation_eV_A2", "residual_permutation_eV_A2",
     "antisymmetric_over_symmetric",
 )  # fmt: skip
