@@ -84,6 +84,7 @@ def test_results_and_resume(folder, tmp_path, capsys):
     assert "done before" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on(folder, tmp_path, capsys, monkeypatch):
     """As by Ctrl-C in the middle; the dynamics of a structure are not run again either."""
     from phojax.cli import snapshots
