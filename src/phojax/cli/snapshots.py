@@ -34,7 +34,7 @@ from phojax.screening.store import Checkpoint, identity, key_of
 from phojax.structure import Structure, structure
 
 _FILES = ("snapshots.csv", "snapshots-*", "minima", "trajectory.npz", "ideal.extxyz")
-_RELAX_STEPS = 500
+_RELAX_STEPS = 1000
 _MD_STEPS, _MD_EQUILIBRATION, _MD_ATOMS = 10_000, 2000, 100
 _IDEAL = "structure.extxyz"  # beside a trajectory of `phojax md`: the crystal before the run
 
