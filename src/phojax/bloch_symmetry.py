@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Complex, Float, Int
 
 from phojax.force_constants.reduction import spanning_directions
-from phojax.symmetry import SpaceGroup
+from phojax.symmetry import SpaceGroup, no_symmetry
 
 _SAME_POINT = 1e-6
 
@@ -62,7 +62,7 @@ class IndependentColumns:
             group: Their space group, exact; None to use time reversal alone.
         """
         self._all, self._x = points, fractional
-        self._group = group or _identity_alone(len(fractional))
+        self._group = group or no_symmetry(len(fractional))
         self._inverse = np.linalg.inv(self._group.rotations)
         self._from = np.full(len(points), -1)
         self._by = np.zeros((len(points), 2), int)  # operation, and whether time is reversed
@@ -205,14 +205,6 @@ class IndependentColumns:
             found.append(xp.einsum("oiac,odc->oiad", turned(first, column, a), R[first]))
         order = np.argsort(np.concatenate(reached))
         return xp.concatenate(found)[order].transpose(1, 2, 0, 3)
-
-
-def _identity_alone(atoms: int) -> SpaceGroup:
-    one = np.eye(3)[None]
-    return SpaceGroup(
-        one.astype(int), np.zeros((1, 3)), one, np.arange(atoms)[None],
-        np.zeros((1, atoms, 3), int), "P1", 1,
-    )  # fmt: skip
 
 
 __all__ = ["IndependentColumns"]

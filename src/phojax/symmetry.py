@@ -84,6 +84,15 @@ def space_group(crystal: Structure, tolerance: float = 1e-4) -> SpaceGroup:
     return SpaceGroup(W, w, R, permutation, shifts, dataset.international, int(dataset.number))
 
 
+def no_symmetry(atoms: int) -> SpaceGroup:
+    """Return the identity alone, for some number of atoms."""
+    one = np.eye(3)[None]
+    return SpaceGroup(
+        one.astype(int), np.zeros((1, 3)), one, np.arange(atoms)[None],
+        np.zeros((1, atoms, 3), int), "P1", 1,
+    )  # fmt: skip
+
+
 def symmetrized(crystal: Structure, group: SpaceGroup) -> Structure:
     """Return the crystal with cell and positions averaged over the group, made exact.
 

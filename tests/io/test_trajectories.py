@@ -11,7 +11,7 @@ from pymatgen.core.trajectory import Trajectory as PymatgenTrajectory
 from pymatgen.io.vasp.outputs import Xdatcar
 
 from phojax.checks import InputError
-from phojax.io.trajectories import read_trajectory
+from phojax.io.trajectories import holds_frames, read_trajectory
 from phojax.io.trajectory_writers import (
     trim_extxyz,
     write_ase_traj,
@@ -391,3 +391,25 @@ def test_a_cell_that_breathes_a_little_is_averaged(run, tmp_path):
     np.testing.assert_allclose(found.cell, CELL * 1.00025, rtol=1e-12)
     np.testing.assert_allclose(found.positions, run.positions * 1.00025, rtol=1e-10)
     assert "its mean" in found.notes[0]
+
+
+def test_frames_without_times(run, tmp_path):
+    """Where times do not matter: none in the file, uneven ones, or one frame alone."""
+    images = _images(run, wrap=True)
+    ase.io.write(tmp_path / "a.extxyz", images)
+    found = read_trajectory(tmp_path / "a.extxyz", timed=False)
+    assert np.isinf(found.interval_ps)
+    moved = run.positions - run.positions[0]
+    np.testing.assert_allclose(found.positions - found.positions[0], moved, atol=1e-7)
+    for n, atoms in enumerate(images):
+        atoms.info["time_ps"] = float(n**2)
+    ase.io.write(tmp_path / "b.extxyz", images)
+    assert np.isinf(read_trajectory(tmp_path / "b.extxyz", timed=False).interval_ps)
+    ase.io.write(tmp_path / "c.extxyz", images[0])
+    assert len(read_trajectory(tmp_path / "c.extxyz", timed=False)) == 1
+    ase.io.write(tmp_path / "d.vasp", images[0])
+    ase.io.write(tmp_path / "e.cif", images[:2])
+    assert holds_frames(tmp_path / "a.extxyz")
+    for name in ("c.extxyz", "d.vasp", "e.cif"):
+        assert not holds_frames(tmp_path / name)
+    assert not holds_frames(tmp_path / "nowhere.traj")

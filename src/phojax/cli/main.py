@@ -25,6 +25,7 @@ from phojax.cli import (
     report,
     screen,
     sensitivity,
+    snapshots,
 )
 from phojax.compiled import keep_compiled
 
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_parser(commands)
     screen.add_parser(commands)
     sensitivity.add_parser(commands)
+    snapshots.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)

@@ -216,7 +216,8 @@ def settings_of(options: argparse.Namespace) -> PhononSettings:
     given = vars(options)
     direct = (
         "mobile", "supercell_atoms", "width", "pairs", "displacement", "relax_on_average",
-        "force_tolerance", "stress_tolerance", "seed", "force_constants_from", "exact",
+        "force_tolerance", "stress_tolerance", "relax_steps", "seed", "force_constants_from",
+        "exact",
     )  # fmt: skip
     named = {name: given[name] for name in direct if name in given}
     for name, option in (

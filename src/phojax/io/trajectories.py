@@ -10,6 +10,8 @@ be. Only lattice vectors are added, so positions that were continuous come back 
 file says how atoms were wrapped (LAMMPS xu or ix, our own arrays), it is believed instead.
 """
 
+import itertools
+import math
 import os
 import pathlib
 import zipfile
@@ -54,6 +56,7 @@ def read_trajectory(
     every: int = 1,
     start: int = 0,
     types: Types | None = None,
+    timed: bool = True,
 ) -> Trajectory:
     """Return the frames of a run at constant volume, positions unwrapped.
 
@@ -67,6 +70,8 @@ def read_trajectory(
         every: Keep every n-th frame; all are read to follow the atoms.
         start: Frames left out at the beginning.
         types: Elements of the types of a LAMMPS dump without a column `element`.
+        timed: Whether times matter. Without, one frame is enough, and where the file has no time
+            between frames, or an uneven one, the interval is infinite.
 
     Raises:
         InputError: a file that cannot be read; no time between frames, or one that varies; other
@@ -79,12 +84,33 @@ def read_trajectory(
         raise fail(f"every {every}, start {start}", "every at least 1, start at least 0")
     try:
         if zipfile.is_zipfile(path):
-            return _stored(path, interval_ps, every, start)
+            return _stored(path, interval_ps, every, start, timed)
         run = _Run(every)
         _follow(run, _frames(path, types), start)
-        return _assembled(run, interval_ps)
+        return _assembled(run, interval_ps, timed)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def holds_frames(path: str | os.PathLike) -> bool:
+    """Return whether a file holds several frames of a run, rather than a structure.
+
+    Two of them are looked at; what cannot be read holds none.
+    """
+    path = pathlib.Path(path)
+    try:
+        if zipfile.is_zipfile(path) or _begins(path, "ITEM:"):
+            return True
+        if path.name.lower().endswith(".cif"):  # several data blocks are no run
+            return False
+        return len(list(itertools.islice(_frames(path, None), 2))) > 1
+    except Exception:  # every parser fails in its own way
+        return False
+
+
+def _begins(path: pathlib.Path, text: str) -> bool:
+    with opened(path) as file:
+        return file.read(len(text)) == text
 
 
 def _frames(path: pathlib.Path, types: Types | None) -> Iterator[Frame]:
@@ -243,13 +269,16 @@ def _check_same(frame: Frame, first: Frame, number: int) -> None:
         )
 
 
-def _assembled(run: _Run, interval_ps: float | None) -> Trajectory:
-    if run.first is None or len(run.positions) < 2:
-        raise fail(f"{len(run.positions)} frames", "at least 2", "Check start, every and the file")
+def _assembled(run: _Run, interval_ps: float | None, timed: bool) -> Trajectory:
+    least = 2 if timed else 1
+    if run.first is None or len(run.positions) < least:
+        raise fail(
+            f"{len(run.positions)} frames", f"at least {least}", "Check start, every and the file"
+        )
     first, notes = run.first, run.notes
     if run.repeated:
         notes.append(f"{run.repeated} frames repeat the time of the frame before and are left out")
-    interval = _interval(run, interval_ps)
+    interval = _interval(run, interval_ps) if timed else _untimed_interval(run, interval_ps)
     if run.far > _FAR:
         notes.append(
             f"an atom moves by {run.far:.2f} of a lattice vector between frames; at 0.5 its path "
@@ -306,6 +335,14 @@ def _interval(run: _Run, given: float | None) -> float:
     return float(given)
 
 
+def _untimed_interval(run: _Run, given: float | None) -> float:
+    """Return the time between frames, infinite where it varies or is not known."""
+    try:
+        return _interval(run, given) if run.read > 1 else math.inf
+    except InputError:
+        return math.inf
+
+
 def _velocities(
     run: _Run, frames: int, interval: float
 ) -> Float[np.ndarray, "frame atom 3"] | None:
@@ -348,7 +385,9 @@ def _recognised(positions: np.ndarray, velocities: np.ndarray, interval: float) 
     return None
 
 
-def _stored(path: pathlib.Path, interval_ps: float | None, every: int, start: int) -> Trajectory:
+def _stored(
+    path: pathlib.Path, interval_ps: float | None, every: int, start: int, timed: bool
+) -> Trajectory:
     """Return what `write_trajectory_npz` has written."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -369,8 +408,9 @@ def _stored(path: pathlib.Path, interval_ps: float | None, every: int, start: in
         None if velocities is None else velocities[kept].astype(float),
         tuple(str(n) for n in held.get("notes", ())),
     )
-    if len(found) < 2:
-        raise fail(f"{len(found)} frames", "at least 2", "Check start and every")
+    least = 2 if timed else 1
+    if len(found) < least:
+        raise fail(f"{len(found)} frames", f"at least {least}", "Check start and every")
     if interval_ps is not None and abs(interval_ps * every / found.interval_ps - 1) > 1e-3:
         note = f"the file says {found.interval_ps / every:.6g} ps between frames"
         notes = (*found.notes, f"{note}; {interval_ps:.6g} ps were given")

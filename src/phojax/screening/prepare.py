@@ -293,15 +293,9 @@ def relaxing_plan(
         InputError: from its end, where the surface is not finite at the start.
     """
     checkpoint = checkpoint or Checkpoint(None)
-    kept = checkpoint.load("relaxed")
-    if kept:
-        facts = json.loads(str(kept["facts"]))
-        same = replace(
-            plan.primitive,
-            cell=jnp.asarray(kept["cell"]),
-            positions=jnp.asarray(kept["positions"]),
-        )
-        return Relaxation(structure=same, **facts)
+    kept = kept_relaxation(plan.primitive, checkpoint)
+    if kept is not None:
+        return kept
     descent = relaxing(
         plan.primitive,
         cell=settings.relax_cell,
@@ -312,11 +306,32 @@ def relaxing_plan(
         conservative=potential.conservative,
         on_step=lambda step, *_: report("relaxation", step, 0),
     )
-    found = explained((yield from _remembered(descent, plan.primitive, checkpoint)), potential)
+    found = explained((yield from remembered(descent, plan.primitive, checkpoint)), potential)
     if "not finite at the start" in found.message:
         raise fail(f"relaxation with {potential.name}: {found.message}", "finite forces and stress")
-    if "not finite" in found.message:
-        return found
+    if "not finite" not in found.message:
+        keep_relaxation(found, checkpoint)
+    return found
+
+
+def kept_relaxation(crystal: Structure, checkpoint: Checkpoint) -> Relaxation | None:
+    """Return the end of a relaxation that `keep_relaxation` stored; None where there is none.
+
+    Args:
+        crystal: That was relaxed.
+        checkpoint: Where it is kept.
+    """
+    kept = checkpoint.load("relaxed")
+    if not kept:
+        return None
+    same = replace(
+        crystal, cell=jnp.asarray(kept["cell"]), positions=jnp.asarray(kept["positions"])
+    )
+    return Relaxation(structure=same, **json.loads(str(kept["facts"])))
+
+
+def keep_relaxation(found: Relaxation, checkpoint: Checkpoint) -> None:
+    """Store the end of a relaxation."""
     facts = {k: v for k, v in vars(found).items() if k != "structure"}
     checkpoint.save(
         "relaxed",
@@ -324,11 +339,16 @@ def relaxing_plan(
         positions=np.asarray(found.structure.positions),
         facts=np.array(json.dumps(facts)),
     )
-    return found
 
 
-def _remembered(descent: Descent, crystal: Structure, checkpoint: Checkpoint) -> Descent:
-    """Return the descent, its values stored: one that is taken up goes the same way."""
+def remembered(descent: Descent, crystal: Structure, checkpoint: Checkpoint) -> Descent:
+    """Return the descent, its values stored: one that is taken up goes the same way.
+
+    Args:
+        descent: From its start.
+        crystal: That start.
+        checkpoint: Where the values are kept and found again.
+    """
     kept = checkpoint.load("relaxation-steps")
     n = len(crystal)
     where = list(kept.get("where", np.zeros((0, n + 3, 3))))

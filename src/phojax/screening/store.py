@@ -69,6 +69,10 @@ class Checkpoint:
             return {}
         return {} if str(found.pop("__key__", "")) != self._key else found
 
+    def part(self, name: str) -> "Checkpoint":
+        """Return a place inside of this one, with the same key, that is cleared with it."""
+        return Checkpoint(None if self._folder is None else self._folder / name, self._key)
+
     def clear(self) -> None:
         """Remove all of it: the calculation is finished and stored elsewhere."""
         if self._folder is not None:
