@@ -18,7 +18,6 @@ from scipy.optimize import brentq
 
 from phojax.brillouin import gamma_mesh
 from phojax.checks import InputError
-from phojax.elastic.tensor import elastic_tensor
 from phojax.finite_temperature.quasiharmonic import (
     BEYOND,
     CROSSING,
@@ -26,7 +25,6 @@ from phojax.finite_temperature.quasiharmonic import (
     UNSTABLE,
     first_order,
     states,
-    with_reach,
 )
 from phojax.finite_temperature.strain_expansion import StaticEnergy, expanded
 from phojax.finite_temperature.strained_matrices import (
@@ -135,21 +133,22 @@ def test_cells_are_those_of_the_free_energy_written_out(copper):
         T = state.temperature
         r = length_at(T)
         assert state.flags == ()
-        # The parabola of D about a cell half-way to 900 K.
         grown = r / LENGTH - 1
-        assert (state.volume / volume_of(LENGTH)) ** (1 / 3) - 1 == pytest.approx(grown, rel=2e-4)
-        assert state.free_energy == pytest.approx(free_energy(r, T), abs=2e-7)
+        assert (state.volume / volume_of(LENGTH)) ** (1 / 3) - 1 == pytest.approx(grown, rel=1e-5)
+        assert state.free_energy == pytest.approx(free_energy(r, T), abs=2e-8)
         if T < 50:
             continue
         alpha = 3 * slope_of(length_at, T, 2.0) / r
-        assert state.volume_expansion == pytest.approx(alpha, rel=2e-3)
-        np.testing.assert_allclose(state.expansion, np.eye(3) * alpha / 3, rtol=2e-3, atol=1e-12)
+        # Between the two expansions; the hottest cell is 1 % of its strain beyond the second one.
+        close = 3e-5 if T < 900 else 5e-4
+        assert state.volume_expansion == pytest.approx(alpha, rel=close)
+        np.testing.assert_allclose(state.expansion, np.eye(3) * alpha / 3, rtol=close, atol=1e-12)
 
         def pressure(x, T=T):
             return -slope_of(lambda x: free_energy(x, T), x, 1e-3) / (3 * x**2 / np.sqrt(2))
 
         bulk = -r / 3 * slope_of(pressure, r, 2e-3) * EV_PER_A3_IN_GPA
-        assert state.bulk_modulus_GPa == pytest.approx(bulk, rel=2e-3)
+        assert state.bulk_modulus_GPa == pytest.approx(bulk, rel=2e-4)
         # C_p = -T d²G/dT² with G the free energy at its minimum.
         h = 0.02 * T
         G = [free_energy(length_at(t), t) for t in (T - h, T, T + h)]
@@ -161,8 +160,10 @@ def test_cells_are_those_of_the_free_energy_written_out(copper):
         assert apart == pytest.approx(both / EV_PER_A3_IN_GPA, rel=1e-9)
         # In a cubic crystal, nothing but the volume changes.
         assert state.heat_capacity_volume == pytest.approx(state.heat_capacity_strain, rel=1e-9)
-    hot = copper.difference[-1] / copper.states[-1].volume_expansion
-    assert 0 < hot < 0.02
+    # What is left out is told, and by too much rather than by too little.
+    doubt = copper.difference[2:] / [state.volume_expansion for state in copper.states[2:]]
+    assert np.all(doubt > 3e-5)
+    assert np.all(doubt < 2e-3)
 
 
 def test_the_expansion_ends_with_the_temperature(copper):
@@ -174,10 +175,9 @@ def test_the_expansion_ends_with_the_temperature(copper):
     assert copper.first_order[0].volume_expansion == 0
 
 
-def test_first_order_is_grueneisens_law(copper, static):
+def test_first_order_is_grueneisens_law(copper):
     """α_V = γ C / (B V), each of its factors by other means."""
-    group = space_group(crystal())
-    bulk = float(elastic_tensor(bonds(), copper.at_rest, group).moduli.bulk) / EV_PER_A3_IN_GPA
+    bulk = LENGTH**2 / (9 * volume_of(LENGTH)) * 6 * derivatives(LENGTH)[2]
     modes, gamma = gruneisen_of_volume(copper.matrices)
     _, tensors = gruneisen_tensors(copper.matrices)
     h = 1e-3 * LENGTH
@@ -197,11 +197,6 @@ def test_first_order_is_grueneisens_law(copper, static):
     trace = jnp.trace(tensors, axis1=-2, axis2=-1) / 3
     np.testing.assert_allclose(
         jnp.nansum(trace, axis=1), jnp.nansum(gamma, axis=1), rtol=1e-6, atol=1e-6
-    )
-    # At low temperatures the first order is all there is.
-    again = first_order(static, copper.matrices, [40.0])[0].volume_expansion
-    assert states(static, copper.matrices, [40.0])[0].volume_expansion == pytest.approx(
-        again, rel=0.03
     )
 
 
@@ -236,6 +231,7 @@ def test_phonopys_fit_through_many_volumes_finds_the_same(copper):
         )
 
 
+@pytest.mark.slow
 def test_forward_mode_is_what_differences_tend_to(copper, static):
     group = space_group(crystal())
     route = by_waves(bonds(), copper.at_rest, gamma_mesh((MESH,) * 3, group), group)
@@ -253,11 +249,11 @@ def test_forward_mode_is_what_differences_tend_to(copper, static):
 
 
 def test_what_speaks_against_a_cell_is_flagged(copper, static):
-    found = states(static, copper.matrices, [3000.0, 300.0, 6000.0])
+    found = states(static, copper.matrices, [6000.0, 300.0, 8000.0])
     assert [NO_MINIMUM in state.flags for state in found] == [True, False, True]
     assert np.isnan(found[0].volume)
     assert np.all(np.isnan(found[2].expansion))
-    near = with_reach(copper.matrices, 1e-4)
+    near = replace(copper.matrices, reach=jnp.asarray(1e-4))
     assert states(static, near, [300.0])[0].flags == (BEYOND,)
     # The softest mode by hand: λ falls so fast with strain that it is gone at 900 K.
     soft = replace(copper.matrices, first=40 * copper.matrices.first)

@@ -22,7 +22,7 @@ Barron, Collins, White, Adv. Phys. 29, 609 (1980), section 2.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -55,9 +55,9 @@ class State:
 
     Attributes:
         temperature: K.
-        crystal: Its cell by eq. (1); the one that was expanded about where there is no minimum.
-        strain: From the cell that was expanded about, (3, 3); NaN where there is no minimum, as
-            all that follows.
+        crystal: Its cell by eq. (1); that of the static energy where there is none.
+        strain: ε from the cell of the static energy, (3, 3); NaN where there is no minimum, as all
+            that follows.
         volume: Å³.
         expansion: α of eq. (2), 1/K.
         bulk_modulus_GPa: Isothermal, eq. (3).
@@ -251,7 +251,7 @@ def _flags(matrices: StrainedMatrices, part: VibrationalPart, s: np.ndarray) -> 
         found.append(UNSTABLE)
     if int(part.left_out) != int(matrices.count_left_out(jnp.zeros(len(s)))):
         found.append(CROSSING)
-    if np.linalg.norm(s) > float(matrices.reach):
+    if float(matrices.distance(jnp.asarray(s))) > float(matrices.reach):
         found.append(BEYOND)
     return tuple(found)
 
@@ -294,11 +294,6 @@ def _check(temperatures: Sequence[float]) -> None:
         raise fail(f"temperatures {list(temperatures)}", "some, in K, none below 0")
 
 
-def with_reach(matrices: StrainedMatrices, reach: float) -> StrainedMatrices:
-    """Return the expansion, meant for strains up to `reach`."""
-    return replace(matrices, reach=jnp.asarray(float(reach)))
-
-
 __all__ = [
     "BEYOND",
     "CROSSING",
@@ -308,5 +303,4 @@ __all__ = [
     "State",
     "first_order",
     "states",
-    "with_reach",
 ]

@@ -5,6 +5,8 @@ Along a straight line s = t d of strains the ions follow, with g_u = ∂E/∂u =
 
     u(t) = t u₁ + ½ t² u₂,   K u₁ = -∂g_u/∂t,   K u₂ = -d²/dt² g_u(t u₁, t d)               (1)
 
+(from any start, not only from s = 0)
+
 and D(q) is differentiated twice along this path, the potential in it, either by forward mode or as
 central differences of a few strained crystals,
 
@@ -27,7 +29,7 @@ from phojax.checks import fail
 from phojax.finite_temperature.strained_matrices import StrainedMatrices
 from phojax.forces import energy
 from phojax.gradients.route import Route, evaluated, parts
-from phojax.implicit import Minimum, minimum_at, moved, slope
+from phojax.implicit import Minimum, graph_of, minimum_at, moved, slope
 from phojax.potentials.contract import Potential
 from phojax.structure import Structure
 from phojax.symmetry import SpaceGroup
@@ -112,6 +114,11 @@ class StaticEnergy:
             )  # fmt: skip
         return Local(float(E), np.asarray(g), np.asarray(K), crystal)
 
+    def at(self, y: np.ndarray) -> Minimum:
+        """Return the coordinates with the neighbours of the crystal at y, for derivatives there."""
+        crystal = moved(self.here, jnp.asarray(y))
+        return replace(self.here, graph=graph_of(self.here.potential, crystal, self._capacity))
+
     def coordinates(self, s: np.ndarray) -> np.ndarray:
         """Return y of a strain with the ions where they were."""
         return np.concatenate([np.zeros(self.ions), np.asarray(s) * self.scale])
@@ -154,6 +161,7 @@ def expanded(
     static: StaticEnergy,
     route: Route,
     *,
+    about: Float[np.ndarray, " e"] | None = None,
     step: float | None = STEP,
     on_part: Callable[[int, int], None] | None = None,
     kept: Kept | None = None,
@@ -163,7 +171,8 @@ def expanded(
 
     Args:
         static: With its ions at rest.
-        route: From the same crystal.
+        route: From the same crystal, or from the strained one.
+        about: s to expand about; none by default.
         step: h of eq. (2); None for forward mode, which is exact but takes long to compile.
         on_part: Called with (parts done, parts in all).
         kept: Where what is found along each direction is kept, and found again.
@@ -180,7 +189,9 @@ def expanded(
         raise fail("a cell whose strains are all held", "one that may expand")
     pairs = [(a, b) for a in range(count) for b in range(a, count)]
     told = _Counted(on_part, len(pairs))
-    along = partial(_by_forward_mode if step is None else _by_differences, static, route, step)
+    start = np.zeros(count) if about is None else np.asarray(about, float)
+    how = _by_forward_mode if step is None else _by_differences
+    along = partial(how, static, route, step, start)
     value, first = None, {}
     bent: dict[tuple[int, int], Any] = {}
     for a, b in pairs:
@@ -204,7 +215,7 @@ def expanded(
     return StrainedMatrices(
         static.here.crystal, jnp.asarray(route.q), jnp.asarray(route.weights),
         jnp.asarray(static.strains), jnp.asarray(value), jnp.asarray(first), jnp.asarray(second),
-        jnp.asarray(REACH),
+        jnp.asarray(REACH), jnp.asarray(start),
     )  # fmt: skip
 
 
@@ -222,25 +233,27 @@ class _Counted:
             self._on_part(self._done * of + part, self._directions * of)
 
 
-def _by_forward_mode(static: StaticEnergy, route: Route, step: None, d: np.ndarray, told):
-    """Return D, D' and D'' along d."""
-    here, n = static.here, static.ions
+def _by_forward_mode(static: StaticEnergy, route: Route, step: None, start, d, told):
+    """Return D, D' and D'' along d from a start."""
+    n, y0 = static.ions, static.settled(start)
+    here = static.at(y0)
     y1 = static.coordinates(d)
     y2 = np.zeros_like(y1)
     if n:
-        K = static(np.zeros_like(y1)).curvature
+        K = static(y0).curvature
         if np.linalg.eigvalsh(K[:n, :n])[0] <= 0:
             raise fail("ions that are at no minimum", "a crystal that is stable")
         y1[:n] = -np.linalg.solve(K[:n, :n], K[:n, n:] @ y1[n:])
-        bent = np.asarray(_bent_slope(here, jnp.asarray(y1)))
+        bent = np.asarray(_bent_slope(here, (jnp.asarray(y0), jnp.asarray(y1))))
         y2[:n] = -np.linalg.solve(K[:n, :n], bent[:n])
-    path = jnp.asarray(y1), jnp.asarray(y2)
+    path = jnp.asarray(y0), jnp.asarray(y1), jnp.asarray(y2)
     found = []
     chunks = parts(route)
     for number, rows in enumerate(chunks):
         told(number, len(chunks))
         asked = jax.tree.map(lambda x, rows=rows: x[rows], route.asked)
-        found.append([np.asarray(x) for x in _rows_along(route.graphs, route.row, here, asked, path)])
+        new = _rows_along(route.graphs, route.row, here, asked, path)
+        found.append([np.asarray(x) for x in new])
     rows = [jnp.asarray(np.concatenate(x)[: len(route)]) for x in zip(*found, strict=True)]
     D = [np.asarray(x) for x in _assembled_along(route, rows, here, path)]
     if not all(np.all(np.isfinite(x)) for x in D):
@@ -249,8 +262,8 @@ def _by_forward_mode(static: StaticEnergy, route: Route, step: None, d: np.ndarr
 
 
 def _on_path(path, t):
-    y1, y2 = path
-    return t * y1 + t**2 / 2 * y2
+    y0, y1, y2 = path
+    return y0 + t * y1 + t**2 / 2 * y2
 
 
 def _twice(f: Callable, t=0.0):
@@ -261,13 +274,14 @@ def _twice(f: Callable, t=0.0):
 
 
 @jax.jit
-def _bent_slope(here: Minimum, y1):
-    return _twice(lambda t: slope(here, t * y1))[2]
+def _bent_slope(here: Minimum, line):
+    y0, y1 = line
+    return _twice(lambda t: slope(here, y0 + t * y1))[2]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _rows_along(graphs, row, here: Minimum, asked, path):
-    shared = graphs(here.potential, here.crystal)
+    shared = graphs(here.potential, moved(here, path[0]))
 
     def rows(t):
         crystal = moved(here, _on_path(path, t))
@@ -287,11 +301,11 @@ def _assembled_along(route: Route, rows, here: Minimum, path):
     return _twice(matrices)
 
 
-def _by_differences(static: StaticEnergy, route: Route, step: float, d: np.ndarray, told):
+def _by_differences(static: StaticEnergy, route: Route, step: float, start, d, told):
     model = static.here.potential
 
     def at(t: float, number: int):
-        crystal = moved(static.here, jnp.asarray(static.settled(t * d)))
+        crystal = moved(static.here, jnp.asarray(static.settled(start + t * d)))
         rows = evaluated(
             route, model, crystal, lambda part, of: told(3 * part + number, 3 * of)
         )  # fmt: skip

@@ -1,10 +1,13 @@
-"""Dynamical matrices as a quadratic function of strain, and what vibrations do to the cell.
+"""Dynamical matrices as a function of strain, and what vibrations do to the cell.
 
     D(s) = D₀ + Σ_a s_a D_a + ½ Σ_ab s_a s_b D_ab,   A = A₀ (1 + Σ_a s_a B_a)               (1)
 
 with B_a an orthonormal basis of the symmetric strains that keep the space group, q fixed in units
-of the reciprocal lattice, and ions where the static energy of the strained cell is least. From it
-come the vibrational free energy at any strain and temperature, and
+of the reciprocal lattice, and ions where the static energy of the strained cell is least. Between
+two such expansions, at s = 0 and s = f, D is the polynomial of fifth degree along f that has both
+their values and derivatives (Hermite's), D_r across it one of third degree, D_rr one of first;
+beyond them it is that of the nearer one. Second derivatives are continuous. From D come the
+vibrational free energy at any strain and temperature, and
 
     γ_qn,a = -∂ln ω_qn/∂s_a,   ∂S/∂s_a = Σ_qn w_q C_qn γ_qn,a = -∂²F/∂s_a ∂T              (2)
 
@@ -13,6 +16,7 @@ volume under an isotropic strain.
 Source: Barron, Collins, White, Adv. Phys. 29, 609 (1980), section 2.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -35,7 +39,7 @@ from phojax.structure import Structure
 
 @pytree()
 class StrainedMatrices:
-    """Eq. (1) on a mesh.
+    """Eq. (1) on a mesh, or what joins two of them.
 
     Attributes:
         crystal: At no strain.
@@ -45,7 +49,10 @@ class StrainedMatrices:
         value: D₀, eV Å⁻² amu⁻¹.
         first: D_a, per unit strain.
         second: D_ab, symmetric in the first two axes.
-        reach: |s| up to which the expansion is meant; what lies beyond is an extrapolation.
+        reach: Distance from the strains expanded about, and from the line between them, up to which
+            this is meant; what lies beyond is an extrapolation.
+        origin: s that this is an expansion about.
+        far: Another one, about another strain.
     """
 
     crystal: Structure
@@ -56,11 +63,34 @@ class StrainedMatrices:
     first: Complex[Array, "e q mode mode"]
     second: Complex[Array, "e e q mode mode"]
     reach: Float[Array, ""]
+    origin: Float[Array, " e"]
+    far: "StrainedMatrices | None" = None
 
     def at(self, s: Float[Array, " e"]) -> Complex[Array, "q mode mode"]:
         """Return D(s)."""
-        linear = jnp.einsum("a,aqij->qij", s, self.first)
-        return self.value + linear + jnp.einsum("a,b,abqij->qij", s, s, self.second) / 2
+        if self.far is None:
+            return _parabola(self, s)
+        along, x, across = self._parts(s)
+        one, two = _between(self, along, across), _between(self.far, along, across)
+        value = _quintic(x, one, two)
+        return jnp.where(
+            x <= 0, _parabola(self, s), jnp.where(x >= 1, _parabola(self.far, s), value)
+        )
+
+    def _parts(self, s):
+        """Return f, the share of f in s, and what of s is across it."""
+        assert self.far is not None
+        along = self.far.origin - self.origin
+        apart = s - self.origin
+        x = (apart @ along) / (along @ along)
+        return along, x, apart - x * along
+
+    def distance(self, s: Float[Array, " e"]) -> Float[Array, ""]:
+        """Return how far a strain is from those expanded about, or from the line between them."""
+        if self.far is None:
+            return jnp.linalg.norm(s - self.origin)
+        along, x, _ = self._parts(s)
+        return jnp.linalg.norm(s - self.origin - jnp.clip(x, 0, 1) * along)
 
     def strain(self, s: Float[Array, " e"]) -> Float[Array, "3 3"]:
         """Return Σ_a s_a B_a."""
@@ -80,6 +110,69 @@ class StrainedMatrices:
     def count_left_out(self, s: Float[Array, " e"], floor: Scalar = FLOOR) -> Int[Array, ""]:
         """Return how many modes have λ ≤ floor, translations not counted."""
         return jnp.sum(eigenvalue_count_below(self.at(s), self.q, self.crystal, floor))
+
+
+def _parabola(held: StrainedMatrices, s):
+    apart = s - held.origin
+    linear = jnp.einsum("a,aqij->qij", apart, held.first)
+    return held.value + linear + jnp.einsum("a,b,abqij->qij", apart, apart, held.second) / 2
+
+
+def _between(held: StrainedMatrices, along, across):
+    """Return D and its two derivatives in x, and those of D_r·r and ½ rD_rr r, at an end."""
+    slope = jnp.einsum("a,aqij->qij", along, held.first)
+    bend = jnp.einsum("a,b,abqij->qij", along, along, held.second)
+    sideways = jnp.einsum("a,aqij->qij", across, held.first)
+    mixed = jnp.einsum("a,b,abqij->qij", along, across, held.second)
+    twice = jnp.einsum("a,b,abqij->qij", across, across, held.second) / 2
+    return held.value, slope, bend, sideways, mixed, twice
+
+
+def _quintic(x, one, two):
+    """Return Hermite's polynomials of degree 5, 3 and 1 together (x from 0 to 1)."""
+    v0, d0, b0, s0, m0, t0 = one
+    v1, d1, b1, s1, m1, t1 = two
+    y = 1 - x
+    step = x**3 * (10 - 15 * x + 6 * x**2)
+    along = (
+        v0 + (v1 - v0) * step
+        + d0 * x * y**3 * (1 + 3 * x) - d1 * y * x**3 * (1 + 3 * y)
+        + b0 * x**2 * y**3 / 2 + b1 * y**2 * x**3 / 2
+    )  # fmt: skip
+    across = s0 + (s1 - s0) * x**2 * (3 - 2 * x) + m0 * x * y**2 - m1 * y * x**2
+    return along + across + t0 * y + t1 * x
+
+
+def joined(near: StrainedMatrices, far: StrainedMatrices, reach: float) -> StrainedMatrices:
+    """Return what joins two expansions of one crystal (see the header), meant up to `reach`."""
+    return replace(near, far=far, reach=jnp.asarray(float(reach)))
+
+
+def coarser(both: StrainedMatrices) -> StrainedMatrices:
+    """Return the polynomials of degree 3, 1 and 1 that D's values and slopes give at both ends.
+
+    Second derivatives take no part, but across the line: what comes of the two differs by more
+    than what is wrong with `both`.
+    """
+    far = both.far
+    assert far is not None
+    along = far.origin - both.origin
+    length = jnp.linalg.norm(along)
+    n = along / length
+    P = jnp.eye(len(n)) - jnp.outer(n, n)
+    rise = far.value - both.value
+    slopes = [jnp.einsum("a,aqij->qij", along, held.first) for held in (both, far)]
+    bends = 6 * rise - 4 * slopes[0] - 2 * slopes[1], -6 * rise + 2 * slopes[0] + 4 * slopes[1]
+    sideways = jnp.einsum("ab,bqij->aqij", P, far.first - both.first) / length
+
+    def bent(held: StrainedMatrices, bend) -> StrainedMatrices:
+        mixed = jnp.einsum("a,bqij->abqij", n, sideways)
+        second = jnp.einsum("a,b,qij->abqij", n, n, bend / length**2)
+        second += mixed + mixed.swapaxes(0, 1)
+        second += jnp.einsum("ac,cdqij,db->abqij", P, held.second, P)
+        return replace(held, second=second)
+
+    return replace(bent(both, bends[0]), far=bent(far, bends[1]))
 
 
 @pytree()
@@ -198,15 +291,17 @@ def through_volumes(
     first = (up * -low + down * high) / (high - low)
     return StrainedMatrices(
         all_three[1].crystal, points, shares, jnp.eye(3)[None] / np.sqrt(3),
-        held, first[None], second[None, None], jnp.asarray(max(-low, high)),
+        held, first[None], second[None, None], jnp.asarray(max(-low, high)), jnp.zeros(1),
     )  # fmt: skip
 
 
 __all__ = [
     "StrainedMatrices",
     "VibrationalPart",
+    "coarser",
     "gruneisen_of_volume",
     "gruneisen_tensors",
+    "joined",
     "modes_at_rest",
     "through_volumes",
     "vibrational_part",

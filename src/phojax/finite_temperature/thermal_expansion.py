@@ -1,9 +1,9 @@
 """Thermal expansion of a crystal from a potential: relax, expand, solve, and expand again.
 
 D is expanded in strain at the static minimum, which gives the expansion to first order at all
-temperatures, and a cell at the highest one. A second expansion is made half-way there; cells at all
-temperatures are solved for with it. What the two differ by says how good an expansion is over that
-strain: the second one has half as far to go, so an eighth of the error in D.
+temperatures, and a cell at the highest one. A second expansion is made there (and again, if that
+cell was off), and the two are joined: cells between need no extrapolation. How far the cubic polynomial between them, made without
+second derivatives, gives another α is a bound for what is wrong with the quintic one.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +18,9 @@ from phojax.finite_temperature.quasiharmonic import (
     State,
     first_order,
     states,
-    with_reach,
 )
-from phojax.finite_temperature.strain_expansion import STEP, Kept, StaticEnergy, expanded
-from phojax.finite_temperature.strained_matrices import StrainedMatrices
+from phojax.finite_temperature.strain_expansion import REACH, STEP, Kept, StaticEnergy, expanded
+from phojax.finite_temperature.strained_matrices import StrainedMatrices, coarser, joined
 from phojax.gradients.supercells import route_for
 from phojax.implicit import minimum
 from phojax.potentials.contract import Potential
@@ -29,7 +28,9 @@ from phojax.relax import Relaxation
 from phojax.structure import Structure
 from phojax.symmetry import SpaceGroup
 
-_BEYOND = 1.25  # times the distance of the two expansions
+_TURNS = 3  # at most: a first guess of the hottest cell may be off
+_NEAR = 0.03  # of the strain, by which it may be off
+_ASIDE = 0.1  # of the line between two expansions: how far off it, or beyond, they are meant
 _STILL = 1e-5  # strain: no need to expand again
 
 
@@ -41,12 +42,12 @@ class ThermalExpansion:
         at_rest: The crystal at the static minimum.
         relaxation: How it was reached.
         first_order: About the static minimum.
-        states: From the last expansion.
-        matrices: Of the expansion at the static minimum.
-        last: Of the last expansion.
-        difference: |α_V of the last expansion - α_V of the first one|, 1/K; NaN where there was
-            one alone, or no minimum.
-        rows: Second derivatives of the energy that D(q) took, each at all strains.
+        states: From both expansions.
+        matrices: Expanded at the static minimum.
+        last: Both expansions joined, or the only one.
+        difference: Between α_V of the quintic and of the cubic polynomial in strain, 1/K; NaN where
+            there was one expansion alone, or no minimum.
+        rows: Second derivatives of the energy that D(q) took at each strain.
     """
 
     at_rest: Structure
@@ -111,25 +112,26 @@ def thermal_expansion(
     linear = first_order(static, matrices, temperatures)
     found = states(static, matrices, temperatures)
     last, difference = matrices, np.full(len(found), np.nan)
-    warm = [one for one in found if one.found]
-    far = warm and max(warm, key=lambda one: float(np.linalg.norm(one.strain)))
-    if again and far and np.linalg.norm(far.strain) > _STILL:
-        half = np.einsum("aij,ij->a", static.strains, far.strain) / 2
-        middle = static(static.settled(half)).crystal
-        static = StaticEnergy(potential, middle, group, pressure)
-        route = route_for(potential, middle, mesh, group)
-        last = with_reach(
-            expanded(
-                static, route, step=step, on_part=told(f"{stage}, half-way"), kept=kept,
-                name="half-way",
-            ),
-            _BEYOND * float(np.linalg.norm(half)),
+    end = np.zeros(len(static.strains))
+    for turn in range(_TURNS if again else 0):
+        warm = [one for one in found if one.found]
+        far = warm and max(warm, key=lambda one: float(np.linalg.norm(one.strain)))
+        if not far:
+            break
+        wanted = np.einsum("aij,ij->a", static.strains, far.strain)
+        if np.linalg.norm(wanted - end) <= _NEAR * np.linalg.norm(wanted) + _STILL:
+            break
+        end = wanted
+        other = expanded(
+            static, route_for(potential, far.crystal, mesh, group), about=end, step=step,
+            on_part=told(f"{stage}, at {far.temperature:g} K"), kept=kept,
+            name=f"strained-{turn}",
         )  # fmt: skip
+        last = joined(matrices, other, max(REACH / 2, _ASIDE * float(np.linalg.norm(end))))
         say("cells at temperatures")
-        better = states(static, last, temperatures)
-        pairs = zip(better, found, strict=True)
-        difference = np.array([abs(b.volume_expansion - a.volume_expansion) for b, a in pairs])
-        found = better
+        found = states(static, last, temperatures)
+        pairs = zip(found, states(static, coarser(last), temperatures), strict=True)
+        difference = np.array([abs(a.volume_expansion - b.volume_expansion) for a, b in pairs])
     return ThermalExpansion(
         here.crystal, how, linear, found, matrices, last, difference, len(route)
     )
