@@ -148,7 +148,7 @@ def test_cells_are_those_of_the_free_energy_written_out(copper):
             return -slope_of(lambda x: free_energy(x, T), x, 1e-3) / (3 * x**2 / np.sqrt(2))
 
         bulk = -r / 3 * slope_of(pressure, r, 2e-3) * EV_PER_A3_IN_GPA
-        assert state.bulk_modulus_GPa == pytest.approx(bulk, rel=2e-4)
+        assert state.bulk_modulus_GPa == pytest.approx(bulk, rel=5e-4)
         # C_p = -T d²G/dT² with G the free energy at its minimum.
         h = 0.02 * T
         G = [free_energy(length_at(t), t) for t in (T - h, T, T + h)]
@@ -226,9 +226,7 @@ def test_phonopys_fit_through_many_volumes_finds_the_same(copper):
         at = int(state.temperature / 10)
         assert found.volume_temperature[at] == pytest.approx(state.volume, rel=2e-4)
         assert found.thermal_expansion[at] == pytest.approx(state.volume_expansion, rel=0.01)
-        assert found.bulk_modulus_temperature[at] == pytest.approx(
-            state.bulk_modulus_GPa, rel=0.02
-        )
+        assert found.bulk_modulus_temperature[at] == pytest.approx(state.bulk_modulus_GPa, rel=0.02)
 
 
 @pytest.mark.slow

@@ -66,8 +66,11 @@ def add_parser(commands) -> None:
                      f"(default: {STEP})")  # fmt: skip
     how.add_argument("--forward-mode", action="store_true",
                      help="exact derivatives in strain; they take long to compile")  # fmt: skip
-    add("--once", action="store_true",
-        help="expand at the static minimum alone, at half the cost: no error is known then")
+    add(
+        "--once",
+        action="store_true",
+        help="expand at the static minimum alone, at half the cost: no error is known then",
+    )
     add("--width", type=float, metavar="Å",
         help="over which energy and force constants are averaged in a supercell; 0 for none "
         "(default: what the potential recommends)")  # fmt: skip
