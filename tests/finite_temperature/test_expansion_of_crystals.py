@@ -1,4 +1,4 @@
-"""Thermal expansion of a hexagonal crystal against cells relaxed again; sodium chloride's volumes."""
+"""Expansion of a hexagonal crystal against cells relaxed again; sodium chloride's volumes."""
 
 import json
 from dataclasses import replace
@@ -10,6 +10,7 @@ import pytest
 
 from phojax.brillouin import gamma_mesh, q_mesh
 from phojax.dynmat import dynamical_matrices, interpolation
+from phojax.elastic.tensor import elastic_tensor
 from phojax.finite_temperature.quasiharmonic import first_order
 from phojax.finite_temperature.strain_expansion import StaticEnergy
 from phojax.finite_temperature.strained_matrices import (
@@ -106,12 +107,10 @@ def test_a_hexagonal_crystal_expands_as_cells_relaxed_again():
     # The strain to first order, from the same crystal's elastic constants.
     static = StaticEnergy(model, found.at_rest, group)
     [linear] = first_order(static, found.matrices, [T])
-    from phojax.elastic.tensor import elastic_tensor
-
     C = elastic_tensor(model, found.at_rest, group).tensor_GPa / EV_PER_A3_IN_GPA
     part = vibrational_part(found.matrices, jnp.zeros(2), T)
     push = np.einsum("a,aij->ij", part.entropy_by_strain, found.matrices.strains)
-    response = np.linalg.solve(C, np.diag(push)[[0, 1, 2]].tolist() + [0, 0, 0])
+    response = np.linalg.solve(C, [*np.diag(push), 0, 0, 0])
     np.testing.assert_allclose(
         np.diag(linear.expansion), response[:3] / float(found.at_rest.volume), rtol=1e-6
     )

@@ -2,12 +2,14 @@
 
 D is expanded in strain at the static minimum, which gives the expansion to first order at all
 temperatures, and a cell at the highest one. A second expansion is made there (and again, if that
-cell was off), and the two are joined: cells between need no extrapolation. How far the cubic polynomial between them, made without
-second derivatives, gives another α is a bound for what is wrong with the quintic one.
+cell was off), and the two are joined: cells between need no extrapolation. How far the cubic
+polynomial between them, made without second derivatives, gives another α is a measure of what is
+wrong with the quintic one.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -94,7 +96,7 @@ def thermal_expansion(
     """
 
     def told(stage: str):
-        return None if on_part is None else lambda part, of: on_part(stage, part, of)
+        return None if on_part is None else partial(on_part, stage)
 
     def say(stage: str) -> None:
         if on_part is not None:
@@ -115,9 +117,9 @@ def thermal_expansion(
     end = np.zeros(len(static.strains))
     for turn in range(_TURNS if again else 0):
         warm = [one for one in found if one.found]
-        far = warm and max(warm, key=lambda one: float(np.linalg.norm(one.strain)))
-        if not far:
+        if not warm:
             break
+        far = max(warm, key=lambda one: float(np.linalg.norm(one.strain)))
         wanted = np.einsum("aij,ij->a", static.strains, far.strain)
         if np.linalg.norm(wanted - end) <= _NEAR * np.linalg.norm(wanted) + _STILL:
             break
