@@ -33,7 +33,7 @@ def test_argon_expands_until_it_is_none(done, capsys):
     assert cold["flags"] == []
     # The zero-point energy of argon expands it by some per cent.
     assert 1.01 < cold["volume_over_static"] < 1.1
-    # Measured: 0.57e-3/K and 2.5 GPa at 20 K (Dobbs and Jones, Rep. Prog. Phys. 20, 516 (1957)).
+    # A rare-gas solid: soft, with a Grüneisen parameter of about 3.
     assert 2e-4 < cool["volume_expansion_per_K"] < 1.5e-3
     assert 2 < cool["gruneisen"] < 4
     assert cool["heat_capacity_pressure_J_K_mol"] > cool["heat_capacity_volume_J_K_mol"]
