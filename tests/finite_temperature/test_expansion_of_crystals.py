@@ -166,7 +166,7 @@ def test_free_energies_at_three_volumes_are_phonopys(volumes):
         )
         peer.run_mesh([4, 4, 4], is_gamma_center=False)
         peer.run_thermal_properties(t_min=300, t_max=300, t_step=10)
-        theirs = peer.get_thermal_properties_dict()["free_energy"][0] / 96.48533212
+        theirs = peer.thermal_properties.free_energy[0] / 96.48533212
         ours = float(found.thermodynamics(jnp.asarray([x]), 300.0).free_energy)
         assert ours == pytest.approx(theirs, abs=2e-6)
         F.append(theirs)
