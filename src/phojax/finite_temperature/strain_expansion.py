@@ -307,7 +307,7 @@ def _by_differences(static: StaticEnergy, route: Route, step: float, start, d, t
     def at(t: float, number: int):
         crystal = moved(static.here, jnp.asarray(static.settled(start + t * d)))
         rows = evaluated(
-            route, model, crystal, lambda part, of: told(3 * part + number, 3 * of)
+            route, model, crystal, lambda part, of: told(number * of + part, 3 * of)
         )  # fmt: skip
         return np.asarray(_assembled(route, rows, crystal))
 
