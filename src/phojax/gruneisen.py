@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Complex, Float, Int
 
 from phojax.checks import check_shape, fail
 from phojax.dynmat import Interpolation, dynamical_matrices, interpolation
@@ -118,6 +118,26 @@ def gruneisen_parameters_of_family(
     return _from_slopes(slope, found, directions, lowest, blocks, chunk)
 
 
+def gruneisen_of_slopes(
+    found: Modes,
+    slopes: Complex[Array, "q mode mode"],
+    *,
+    lowest: float = LOWEST,
+    blocks: Int[Array, "q mode"] | None = None,
+) -> Float[Array, "q mode"]:
+    """Return -∂ln ω/∂x of modes from ∂D/∂x, for x of any kind: with x = ln V these are γ of (1).
+
+    Args:
+        found: Modes.
+        slopes: ∂D/∂x at their q, fixed in units of the reciprocal lattice.
+        lowest: As the other argument, those of `gruneisen_parameters`.
+    """
+    blocks = degenerate_blocks(found.eigenvalues) if blocks is None else blocks
+    e = found.eigenvectors
+    E = e.reshape(*e.shape[:2], -1).swapaxes(-1, -2)
+    return _of_modes(found, lifted(E, slopes, blocks)[0], lowest)
+
+
 def mean_gruneisen(
     found: Modes, parameters: Float[Array, "q mode"], temperature: Scalar | None = None
 ) -> Float[Array, ""]:
@@ -153,5 +173,9 @@ def _from_slopes(slope, found, directions, lowest, blocks, chunk):
         return lifted(E, slope(q, towards), labels)[0]
 
     slopes = in_chunks(solve, (found.q, found.eigenvectors, blocks, directions), chunk)
+    return _of_modes(found, slopes, lowest)
+
+
+def _of_modes(found, slopes, lowest):
     defined = (jnp.abs(found.frequencies_THz) > lowest) & ~translations(found)
     return jnp.where(defined, -slopes / (2 * jnp.where(defined, found.eigenvalues, 1.0)), np.nan)

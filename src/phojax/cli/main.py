@@ -16,6 +16,7 @@ from phojax.cli import (
     effective,
     elastic,
     evaluate,
+    expand,
     fit,
     learn,
     md,
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     effective.add_parser(commands)
     elastic.add_parser(commands)
     evaluate.add_parser(commands)
+    expand.add_parser(commands)
     potentials.add_parser(commands)
     learn.add_parser(commands)
     predict.add_parser(commands)
