@@ -7,6 +7,7 @@ of indices) is not read.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,7 @@ def network(given: Checkpoint) -> tuple[Architecture, Any]:
     heads = {head.kind: head for head in given.heads}
     architecture = _architecture(given, heads)
     state = _State(given.state)
-    params = _parameters(architecture, heads, state)
+    params = parameters(architecture, heads, state)
     state.check()
     params["scales"] = _scales(given, heads)
     references = given.references
@@ -215,7 +216,11 @@ class _State:
                 )
 
 
-def _parameters(a: Architecture, heads: dict[str, Head], read: _State) -> dict[str, Any]:
+def parameters(
+    a: Architecture, heads: dict[str, Head], read: Callable[..., np.ndarray]
+) -> dict[str, Any]:
+    """Return the parameters, each weight being read by (name in the file, *shape)."""
+
     def linear(name: str, inputs: int, outputs: int, bias: bool = True):
         made = {"matrix": read(f"{name}.weight", outputs, inputs).T}
         return made | ({"bias": read(f"{name}.bias", outputs)} if bias else {})
@@ -325,4 +330,4 @@ def _parameters(a: Architecture, heads: dict[str, Head], read: _State) -> dict[s
     return made | ({"stress": stress(named[TENSOR])} if a.stress else {})
 
 
-__all__ = ["GAUSSIANS", "Architecture", "network"]
+__all__ = ["GAUSSIANS", "Architecture", "network", "parameters"]
