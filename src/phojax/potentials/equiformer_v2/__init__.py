@@ -11,25 +11,27 @@ from phojax.potentials.equiformer_v2.weights import Architecture, network
 from phojax.potentials.pair import Bound
 
 
-def equiformer_v2(path: str | os.PathLike, *, gauge: int = 0) -> Potential:
+def equiformer_v2(
+    path: str | os.PathLike, *, gauge: int = 0, dtype: str | None = None
+) -> Potential:
     """Return EquiformerV2 as a potential; its forces are predicted, not gradients of its energy.
 
-    It computes in the widest float JAX is set to, in another after `astype`. Derivatives of any
-    order are those at a graph, which is held; `hessian(step=…)` takes differences with graphs made
-    anew, which is another number where neighbours come and go.
+    Derivatives of any order are those at a graph, which is held; `hessian(step=…)` takes
+    differences with graphs made anew, which is another number where neighbours come and go.
 
     Args:
         path: A checkpoint of fairchem-core 1, such as eqV2_31M_omat_mp_salex.pt.
         gauge: Which frames edges have, on which results depend weakly; the potential's
             `other_gauge` returns it with others.
+        dtype: "float64" or "float32", what it computes in; by default the widest float JAX is set
+            to.
 
     Raises:
         InputError: the file is not a checkpoint of EquiformerV2, or of one with other options.
     """
     given = checkpoint(path)
-    architecture, params = network(given)
-    made = _potential(architecture, params, gauge, pathlib.Path(path).name, given.fingerprint)
-    return made
+    architecture, params = network(given, dtype)
+    return _potential(architecture, params, gauge, pathlib.Path(path).name, given.fingerprint)
 
 
 def _potential(

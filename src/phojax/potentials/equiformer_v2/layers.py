@@ -105,7 +105,9 @@ def norm(a: Architecture, weights: Any, x: Features) -> Features:
     return x.at[:, 0].add(weights["shift"])
 
 
-def by_degrees(weights: Any, x: Features) -> Features:
+def by_degrees(
+    weights: Any, x: Float[Array, "atom coefficient in"]
+) -> Float[Array, "atom coefficient out"]:
     """Return x_l W_l for each degree l, and the bias for the scalars."""
     parts, at = [], 0
     for l, W in enumerate(weights["matrix"]):

@@ -79,8 +79,8 @@ class Architecture:
     pair: bool
 
 
-def network(given: Checkpoint) -> tuple[Architecture, Any]:
-    """Return the architecture and the parameters, in the widest float JAX is set to.
+def network(given: Checkpoint, dtype: str | None = None) -> tuple[Architecture, Any]:
+    """Return the architecture and the parameters, by default in the widest float JAX is set to.
 
     Raises:
         InputError: options that this code does not have, or weights that are missing, unknown or
@@ -88,7 +88,8 @@ def network(given: Checkpoint) -> tuple[Architecture, Any]:
     """
     heads = {head.kind: head for head in given.heads}
     architecture = _architecture(given, heads)
-    state = _State(given.state)
+    real = jnp.dtype(dtype) if dtype else jnp.result_type(float)
+    state = _State(given.state, real)
     params = parameters(architecture, heads, state)
     state.check()
     params["scales"] = _scales(given, heads)
@@ -99,7 +100,6 @@ def network(given: Checkpoint) -> tuple[Architecture, Any]:
             f"{len(params['references'])} element references",
             f"one for each of the {architecture.elements} atomic numbers",
         )
-    real = jnp.result_type(float)
     return architecture, jax.tree.map(lambda leaf: jnp.asarray(leaf, real), params)
 
 
@@ -187,8 +187,9 @@ def _scales(given: Checkpoint, heads: dict[str, Head]) -> dict[str, Any]:
 class _State:
     """The weights of a file, of which it is known which have been read."""
 
-    def __init__(self, weights: dict[str, np.ndarray]) -> None:
-        self._weights, self._read, self._missing, self._misshapen = weights, set(), [], []
+    def __init__(self, weights: dict[str, np.ndarray], dtype: Any) -> None:
+        self._weights, self._dtype = weights, dtype
+        self._read, self._missing, self._misshapen = set(), [], []
 
     def __call__(self, name: str, *shape: int) -> np.ndarray:
         found = self._weights.get(name)
@@ -198,8 +199,8 @@ class _State:
             self._misshapen.append(name)
         else:
             self._read.add(name)
-            return found.astype(np.float64)
-        return np.zeros(shape)
+            return found.astype(self._dtype)
+        return np.zeros(shape, self._dtype)
 
     def check(self) -> None:
         """Raise InputError unless all weights were there and all that are there were read."""
@@ -255,7 +256,9 @@ def parameters(
         distance, *of_ends = np.split(first["matrix"], [GAUSSIANS, GAUSSIANS + a.edge])
         made = {"distance": {"matrix": distance, "bias": first["bias"]}}
         if ends:
-            made["ends"] = tuple(e @ w for e, w in zip(ends, of_ends, strict=True))
+            made["ends"] = tuple(
+                e.astype(float) @ w.astype(float) for e, w in zip(ends, of_ends, strict=True)
+            )
         return made | {
             "norms": tuple(scaled(f"{name}.net.{k}", a.edge) for k in (1, 4)),
             "middle": linear(f"{name}.net.3", a.edge, a.edge),
