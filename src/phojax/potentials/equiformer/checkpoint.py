@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import phojax.potentials.equiformer_v2.checkpoint as read
 from phojax.checks import InputError
 from phojax.potentials.equiformer.official import official
 from phojax.potentials.equiformer_v2.checkpoint import SCALAR, TENSOR, VECTOR, Head
+from phojax.potentials.equiformer_v2.checkpoint import checkpoint as as_arrays
 
 try:
     import torch
@@ -37,7 +37,7 @@ def checkpoint(path: str | os.PathLike) -> Checkpoint:
     Raises:
         InputError: as `equiformer_v2.checkpoint.checkpoint`.
     """
-    given = read.checkpoint(path)
+    given = as_arrays(path)
     return Checkpoint(
         backbone=given.backbone,
         heads=given.heads,

@@ -81,8 +81,8 @@ class Graph:
         vectors = separations(crystal, self.neighbors)
         lengths = jnp.linalg.norm(vectors, axis=-1)
         n = vectors / lengths[:, None]
-        made = (x.astype(n.dtype) for x in (self.frames, self.directions))
-        return lengths, n, carried_frames(*made, n)
+        frames, start = self.frames.astype(n.dtype), self.directions.astype(n.dtype)
+        return lengths, n, carried_frames(frames, start, n)
 
 
 def edge_table(

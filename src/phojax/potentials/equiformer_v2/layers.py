@@ -144,17 +144,20 @@ def convolution(
     """
     edges, _, channels = x.shape
     widths = [(a.lmax - m + 1) * channels for m in range(a.mmax + 1)]
-    factors = [None] * len(widths) if scale is None else jnp.split(scale, np.cumsum(widths[:-1]), 1)
+    factors: list[Any] = [1] * len(widths)
+    if scale is not None:
+        parts = jnp.split(scale, np.cumsum(widths[:-1]), axis=1)
+        factors = [parts[0], *(part[:, None] for part in parts[1:])]
     at = a.lmax + 1
     scalars = x[:, :at].reshape(edges, -1)
-    scalars = linear(weights[0], scalars if scale is None else scalars * factors[0])
+    scalars = linear(weights[0], scalars * factors[0])
     scalars, zero = scalars[:, :extra], scalars[:, extra:]
     parts = [zero.reshape(edges, at, -1)]
     for m in range(1, a.mmax + 1):
         n = a.lmax - m + 1
         x_m = x[:, at : at + 2 * n].reshape(edges, 2, n * channels)
         at += 2 * n
-        y = linear(weights[m], x_m if scale is None else x_m * factors[m][:, None])
+        y = linear(weights[m], x_m * factors[m])
         real, imaginary = jnp.split(y, 2, axis=-1)
         plus, minus = real[:, 0] - imaginary[:, 1], real[:, 1] + imaginary[:, 0]
         parts += [plus.reshape(edges, n, -1), minus.reshape(edges, n, -1)]

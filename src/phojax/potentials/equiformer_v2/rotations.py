@@ -48,7 +48,7 @@ def generators(l: int) -> Float[np.ndarray, "3 m m"]:
         sign = (-1) ** k
         U[l + k, [l - k, l + k]] = np.array([1, sign]) / math.sqrt(2)
         U[l - k, [l - k, l + k]] = np.array([1j, -1j * sign]) / math.sqrt(2)
-    X, Y, Z = ((-1j * (U.conj() @ part @ U.T)).real for part in L)
+    X, Y, Z = (np.real(-1j * (U.conj() @ part @ U.T)) for part in L)
     # The polar axis is y here: (x, y, z) are their (Y, Z, X).
     return np.stack([Y, Z, X])
 

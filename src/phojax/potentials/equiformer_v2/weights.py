@@ -254,7 +254,7 @@ def parameters(
         inputs = GAUSSIANS + (2 * a.edge if ends else 0)
         first = linear(f"{name}.net.0", inputs, a.edge)
         distance, *of_ends = np.split(first["matrix"], [GAUSSIANS, GAUSSIANS + a.edge])
-        made = {"distance": {"matrix": distance, "bias": first["bias"]}}
+        made: dict[str, Any] = {"distance": {"matrix": distance, "bias": first["bias"]}}
         if ends:
             made["ends"] = tuple(
                 e.astype(float) @ w.astype(float) for e, w in zip(ends, of_ends, strict=True)
