@@ -140,7 +140,6 @@ def theirs(file: pathlib.Path, atoms: Atoms, repeats: int, columns: bool) -> dic
         calculator.calculate(atoms, ["energy"], [])
         return calculator.results
 
-    call()
     results, seconds = timed(call, repeats)
     values = [np.asarray(results[name]).tolist() for name in ("energy", "forces", "stress")]
     found = {"seconds": seconds, "values": values}

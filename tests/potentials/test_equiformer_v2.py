@@ -216,13 +216,13 @@ def test_change_of_forces_is_that_of_differences_on_a_perfect_crystal(held):
     assert np.any(np.abs(np.abs(n[:, 1]) - 1) < 1e-12)  # edges along ±y are among them
     for derivative, part, along in ((first, 0, u), (second, 1, w)):
         errors = []
-        for h in (2e-4, 1e-4):
+        for h in (2e-5, 5e-6):
             ends = [change(x + s * h * along, u, w)[part] for s in (1, -1)]
             difference = (ends[0] - ends[1]) / (2 * h)
             errors.append(np.abs(difference - derivative).max() / np.abs(derivative).max())
-        # Differences err as h²; the rest of that is extrapolated away.
-        assert errors[1] < 1e-5
-        assert errors[1] < 0.3 * errors[0] or errors[1] < 1e-6
+        # Differences err as h²: down to where they round.
+        assert errors[1] < 1e-6
+        assert errors[1] < 0.2 * errors[0]
 
 
 def potential_directions(crystal):
