@@ -132,6 +132,7 @@ def test_frames_turn_edges_to_y_also_along_y(potential):
         np.testing.assert_allclose(np.linalg.det(R), 1, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_turned_crystals_have_turned_forces(potential):
     """Up to what the grid of the non-linearity leaves: less, the finer it is."""
     crystal = salt(0.1)
@@ -184,6 +185,7 @@ def padded(crystal, size: int):
     )
 
 
+@pytest.mark.slow
 def test_padding_is_exact_and_batches_are_crystals_one_by_one(potential, predicted):
     several = [salt(0.1, seed) for seed in (1, 2)]
     together = [padded(crystal, 3) for crystal in several]
@@ -240,6 +242,7 @@ def test_single_precision_is_double_precision_rounded(potential, predicted):
         np.testing.assert_allclose(near, exact, rtol=0, atol=1e-5 * float(np.abs(exact).max()))
 
 
+@pytest.mark.slow
 def test_by_name_with_another_gauge_and_without_stress(tmp_path, potential, predicted):
     path = files.written(tmp_path / "no_stress.pt", a=replace(ARCHITECTURE, stress=False))
     made = by_name(f"equiformer:{path}")
@@ -259,6 +262,7 @@ def test_by_name_with_another_gauge_and_without_stress(tmp_path, potential, pred
         check_elements(made, replace(crystal, numbers=jnp.array([11, 54])))
 
 
+@pytest.mark.slow
 def test_waves_of_the_primitive_cell_are_those_of_a_supercell(potential):
     """The Jacobian of predicted forces, which takes one derivative where energies take two."""
     crystal = salt(0.1)

@@ -118,7 +118,7 @@ def test_same_as_the_official_code_in_float64_and_float32(path):
     capacity = largest([potential.capacity(inside(atoms, size)) for atoms in CRYSTALS.values()])
     for model, mine, tolerance in (
         (Equiformer(checkpoint(path)), potential, 1e-11),
-        (Equiformer(checkpoint(path), dtype="float32"), potential.astype(jnp.float32), 2e-5),
+        (Equiformer(checkpoint(path), dtype="float32"), potential.astype(jnp.float32), 1e-5),
     ):
         for atoms in CRYSTALS.values():
             compared(mine, model, atoms, capacity, size, tolerance)
@@ -157,6 +157,7 @@ def test_same_as_the_official_calculator(path):
     np.testing.assert_allclose(voigt, theirs.results["stress"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_change_of_forces_is_that_of_the_bridge(path):
     potential, model = equiformer_v2(path), Equiformer(checkpoint(path))
     for atoms in (CRYSTALS["salt"], CRYSTALS["salt, moved"]):
