@@ -220,7 +220,7 @@ def softmax(logits: Float[Array, "atom k head"], mask: Bool[Array, "atom k"]):
 def edge_degree(a: Architecture, weights: Any, centres, edges: Edges) -> Features:
     """Return the first features beside the elements: a sum over edges of functions of their
     lengths, turned out of their frames (m = 0), over the mean number of edges."""
-    back = jnp.asarray(gains(a.lmax, 0 if a.mmax == 0 else a.mmax)[: a.lmax + 1] / a.degree)
+    back = jnp.asarray(gains(a.lmax, a.mmax)[: a.lmax + 1] / a.degree)
 
     def of_atoms(tile):
         _, edges = tile
