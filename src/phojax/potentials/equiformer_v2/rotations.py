@@ -58,7 +58,8 @@ def exchange(l: int) -> Float[np.ndarray, "m m"]:
     """Return D of the rotation by π about (1, 1, 0)."""
     G = generators(l)
     values, vectors = np.linalg.eigh(1j * (G[0] + G[1]) / math.sqrt(2))
-    J = ((vectors * np.exp(-1j * math.pi * np.round(values))) @ vectors.conj().T).real
+    turned = vectors * np.exp(-1j * math.pi * np.round(values))
+    J = np.real(turned @ vectors.conj().T)
     return np.where(np.abs(J) < 1e-14, 0.0, J)
 
 
