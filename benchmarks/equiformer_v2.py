@@ -4,9 +4,10 @@
 
 Checkpoints of the published architectures with seeded random weights are written to FOLDER once.
 Each side runs in a process of its own, in float32, both with energy, forces and stress and graphs
-made anew; CPU time stands beside wall time because other work on the machine lengthens the
-latter. Threads of torch that wait count as CPU time: on a busy machine give it one (`--threads 1`). The peak is that of the process, compilation included. `--columns` adds columns of the
-Jacobian: four tangents together in JAX, and by the bridge to the official code.
+made anew. CPU time stands beside wall time because other work on the machine lengthens the latter;
+threads of torch that wait count as CPU time, so that on a busy machine it is best given one
+(`--threads 1`). The peak is that of the process, compilation included. `--columns` adds columns of
+the Jacobian: four tangents together in JAX, and by the bridge to the official code.
 
 Needs torch and fairchem-core 1.10.0 (see the README) for the files and for the peer.
 """
