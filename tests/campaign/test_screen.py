@@ -152,6 +152,34 @@ def test_moduli_on_request(folder, tmp_path):
     assert stamps(out) == before
 
 
+@pytest.mark.slow
+def test_effective_phonons_on_request(folder, tmp_path):
+    """Those of `phojax effective`, beside the harmonic ones; not computed twice."""
+    for name in ("twin", "mixed", "neon", "broken", "hcp"):
+        (folder / f"{name}.cif").unlink()
+    out = tmp_path / "out"
+    command = ["screen", str(folder), "--out", str(out), *OPTIONS]
+    assert main([*command, "--phonons", "effective"]) == 0
+    row = table(out).loc["fcc"]
+    assert main(["effective", str(folder / "fcc.cif"), "--out", str(tmp_path / "alone"), *OPTIONS,
+                 "--no-figures"]) == 0  # fmt: skip
+    alone = json.loads((tmp_path / "alone" / "fcc" / "record.json").read_text())["effective"]["20"]
+    for column, wanted in (
+        ("effective_msd_total_mean_20K_A2", alone["msd_total_mean_A2"]["Ar"]),
+        ("effective_msd_total_mean_error_20K_A2", alone["msd_total_mean_error_A2"]),
+        ("effective_frequency_error_20K_THz", alone["frequency_error_THz"]),
+    ):
+        np.testing.assert_allclose(row[column], wanted, rtol=1e-6)
+    assert row["effective_stable_20K"]
+    assert row["effective_msd_total_mean_20K_A2"] != row["msd_total_mean_20K_A2"]
+    assert (out / "structures" / "fcc" / "effective-20K" / "phonopy.yaml").is_file()
+    before = stamps(out)
+    main([*command, "--phonons", "effective"])
+    assert stamps(out) == before
+    main(command)  # kept, and not computed again
+    assert "effective_msd_total_mean_20K_A2" in table(out)
+
+
 def stamps(out: pathlib.Path) -> dict[str, int]:
     return {p.parent.name: p.stat().st_mtime_ns for p in out.glob("structures/*/record.json")}
 

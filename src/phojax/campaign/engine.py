@@ -20,6 +20,7 @@ import jax
 from threadpoolctl import threadpool_limits
 
 from phojax.campaign.dynamics import compute_dynamics
+from phojax.campaign.effective import compute_effective
 from phojax.campaign.moduli import compute_moduli
 from phojax.campaign.phonons import Shared, compute_phonons
 from phojax.campaign.settings import ScreenSettings
@@ -31,6 +32,9 @@ from phojax.potentials.contract import Potential
 
 Tell = Callable[[str, int, int], None]
 
+_LATER = {
+    "moduli": compute_moduli, "effective": compute_effective, "dynamics": compute_dynamics,
+}  # fmt: skip
 _RETRIES = 3
 _SLOTS = 32  # relaxations side by side on a GPU; fewer where its memory does not hold them
 _POLL = 0.5  # s
@@ -42,7 +46,7 @@ class Work:
 
     Attributes:
         out: The store's folder, the same path for all workers.
-        kind: "phonons", "moduli" or "dynamics".
+        kind: "phonons", "moduli", "effective" or "dynamics".
         names: Of the crystals.
         settings: Of the screen.
         potential: Its name, as on the command line.
@@ -63,10 +67,8 @@ def done_here(
     counted = _compilations()
     functions, took = counted.count, counted.seconds
     cost: dict[str, Any] = {}
-    if work.kind == "dynamics":
-        computed = compute_dynamics(store, work.names, work.settings, model, tell)
-    elif work.kind == "moduli":
-        computed = compute_moduli(store, work.names, work.settings, model, tell)
+    if work.kind in _LATER:
+        computed = _LATER[work.kind](store, work.names, work.settings, model, tell)
     else:
         each = 1 if jax.default_backend() == "cpu" else _SLOTS
         slots = each * jax.local_device_count()

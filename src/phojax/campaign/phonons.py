@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 
 import jax
 
+from phojax.campaign.row_files import write_row_files
 from phojax.campaign.settings import KeyMaker, Keys, ScreenSettings
 from phojax.campaign.store import Store
 from phojax.compiled import let_go_of_compiled
-from phojax.io.phonopy_files import write_phonopy
-from phojax.io.records import write_modes
-from phojax.io.structures import write_structure
 from phojax.potentials.contract import Potential
 from phojax.relax import Relaxation
 from phojax.relax_together import driven_together
@@ -245,12 +243,7 @@ def _analyse(
                 shape = rounded(shape_of([plan.subject]), alone=True)
                 analysis = analysed_together([plan], settings.phonons, shape)[0]
             row = row_of_prepared(m.name, made, model, settings.phonons, analysis)
-            place = store.place(m.name)
-            place.mkdir(parents=True, exist_ok=True)
-            write_structure(place / "structure.cif", row.structure)
-            write_structure(place / "structure.extxyz", row.structure)
-            write_phonopy(place, row.force_constants)
-            write_modes(place / "modes.npz", row.arrays)
+            write_row_files(store.place(m.name), row)
             row.record["metadata"] = m.metadata
             row.record["notes"] += m.remarks
             store.done(m.name, "phonons", m.keys.phonons, row.record)

@@ -20,7 +20,7 @@ from phojax.screening.row import versions
 Row = dict[str, Any]
 
 Engine = Callable[[str, list[list[str]]], dict[str, Any]]
-"""(kind of work: "phonons", "moduli" or "dynamics", pieces of names) -> what it cost."""
+"""(kind of work, as of `engine.Work`, pieces of names) -> what it cost."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,14 @@ def screen(
 
     remarks = [*chosen.remarks]
     some_move = bool(settings.dynamics.names) or settings.dynamics.crystals != 0
-    found = write(not some_move and not settings.moduli)
+    found = write(not (some_move or settings.moduli or settings.effective))
+    done = [row["id"] for row in found if row["status"] == "done"]
     stable = [row["id"] for row in found if row["status"] == "done" and row.get("stable")]
     if settings.moduli and stable:
         cost = summed([cost, engine("moduli", pieces(stable, piece))])
+        found = write(not (some_move or settings.effective))
+    if settings.effective and done:
+        cost = summed([cost, engine("effective", pieces(done, piece))])
         found = write(not some_move)
     moving, said = chosen_for_dynamics(found, settings)
     remarks += said

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from phojax.checks import fail
+from phojax.finite_temperature.effective import Sampling
 from phojax.md.protocol import Protocol
 from phojax.potentials.contract import Potential
 from phojax.screening.filters import Filters
@@ -70,6 +71,8 @@ class ScreenSettings:
         filters: Which candidates are computed.
         dynamics: Which of them move, and how.
         moduli: Whether the elastic moduli of stable crystals are computed.
+        effective: How effective phonons at the temperatures are found, of stable and unstable
+            crystals; None for harmonic phonons alone.
         duplicates: Whether structures that match another one are computed once.
     """
 
@@ -77,6 +80,7 @@ class ScreenSettings:
     filters: Filters = field(default_factory=Filters)
     dynamics: DynamicsSettings = field(default_factory=DynamicsSettings)
     moduli: bool = False
+    effective: Sampling | None = None
     duplicates: bool = True
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,6 +97,7 @@ class Keys:
         force_constants: That, and supercell and Hessian.
         phonons: That, and everything of the record.
         moduli: The relaxation, and elasticity.
+        effective: The phonons, and how samples are drawn.
         dynamics: The relaxation, and the runs.
     """
 
@@ -100,6 +105,7 @@ class Keys:
     force_constants: str
     phonons: str
     moduli: str
+    effective: str
     dynamics: str
 
 
@@ -120,6 +126,7 @@ class KeyMaker:
         codes = {name: source_digest(name) for name in settings.phonons.descriptors}
         self._phonons = {**rest, "codes": codes}
         self._moduli = {k: given[k] for k in ("seed", "supercell_atoms", "supercell_atoms_max")}
+        self._sampling = asdict(settings.effective) if settings.effective else {}
         moving = asdict(settings.dynamics)
         for choice in ("crystals", "descriptor", "names"):  # of crystals: it changes no run
             del moving[choice]
@@ -135,10 +142,12 @@ class KeyMaker:
         )
         relaxation = key_of(crystal=digest, **self._relaxation)
         constants = key_of(on=relaxation, **self._force_constants)
+        phonons = key_of(on=constants, **self._phonons)
         return Keys(
             relaxation,
             constants,
-            key_of(on=constants, **self._phonons),
+            phonons,
             key_of(on=relaxation, **self._moduli),
+            key_of(on=phonons, **self._sampling),
             key_of(on=relaxation, **self._dynamics),
         )

@@ -28,7 +28,7 @@ FORMAT = 1
 
 Record = dict[str, Any]
 
-_LATER = ("moduli", "transport")  # stages whose results are kept by their name
+_LATER = ("moduli", "effective", "transport")  # stages whose results are kept by their name
 
 
 class Store:

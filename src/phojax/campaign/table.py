@@ -55,6 +55,12 @@ _MODULI = (
     "bulk_GPa", "shear_GPa", "young_GPa", "poisson", "pugh_ratio", "hardness_GPa",
     "sound_velocity_mean_km_s",
 )  # fmt: skip
+_EFFECTIVE = (
+    "frequency_min_THz", "acoustic_cutoff_THz", "frequency_error_THz", "force_calls",
+)  # fmt: skip
+_EFFECTIVE_BY_ELEMENT = (
+    "msd_axis_mean_A2", "msd_axis_max_A2", "msd_total_mean_A2", "msd_total_mean_error_A2",
+)  # fmt: skip
 _TRANSPORT = (
     "D_A2_ps", "D_error_A2_ps", "D_detection_limit_A2_ps", "D_paper_A2_ps",
     "D_paper_maximum_A2_ps", "D_paper_if_at_rest_A2_ps", "D_collective_A2_ps", "haven_ratio",
@@ -80,6 +86,12 @@ def row_of(record: Record, mobile: str) -> dict[str, Any]:
     if elastic:
         row |= {k: elastic[k] for k in _MODULI} | {"elastically_stable": elastic["stable"]}
         row["flags"] += [f for f in elastic["flags"] if f not in row["flags"]]
+    hot = record.get("effective")
+    if hot:
+        row |= _effective(hot, mobile)
+        flags = [f for one in hot["temperatures"].values() for f in one["flags"]]
+        row["flags"] += [f for f in dict.fromkeys(flags)
+                         if f.startswith("effective_") and f not in row["flags"]]  # fmt: skip
     moved = record.get("transport")
     if moved:
         row |= _transport(moved, record.get("acoustic_cutoff_THz"), mobile)
@@ -128,6 +140,21 @@ def _phonons(record: Record, mobile: str) -> dict[str, Any]:
         for part, number in parts:
             if number is None or isinstance(number, int | float):
                 row[f"{name.partition(':')[2]} {part}".strip()] = number
+    return row
+
+
+def _effective(found: Record, mobile: str) -> dict[str, Any]:
+    """Return the columns of effective phonons: names of harmonic ones after "effective_"."""
+    row: dict[str, Any] = {}
+    for T, one in found["temperatures"].items():
+        row[f"effective_stable_{T}K"] = one["stable"] and one["stable_on_mesh"]
+        row |= {f"effective_{_inserted(k, f'{T}K')}": one[k] for k in _EFFECTIVE}
+        for key in _EFFECTIVE_BY_ELEMENT:
+            of = one[key]
+            value = of.get(mobile) if isinstance(of, dict) else of
+            row[f"effective_{_inserted(key, f'{T}K')}"] = value
+        centre = one["pdos_center_THz"].get(mobile)
+        row[f"effective_pdos_center_mobile_{T}K_THz"] = centre
     return row
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from phojax.campaign.row_files import write_row_files
 from phojax.checks import fail
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, named_jobs, structure_input
 from phojax.cli.options import add_common, settings_of
@@ -14,14 +15,18 @@ from phojax.cli.recorded import check_out, recorded
 from phojax.cli.table import text_of, write_csv
 from phojax.compiled import let_go_of_compiled
 from phojax.finite_temperature.effective import Sampling
-from phojax.io.phonopy_files import write_phonopy
-from phojax.io.records import write_modes, write_record
-from phojax.io.structures import check_readable, write_structure
+from phojax.io.records import write_record
+from phojax.io.structures import check_readable
 from phojax.plots.figures import phonon_figure, save_figure
 from phojax.plots.phonons import figure_data
 from phojax.potentials.catalogue import potential
 from phojax.potentials.contract import Potential
-from phojax.screening.effective import EffectiveRow, effective_rows, sampling_potential
+from phojax.screening.effective import (
+    EffectiveRow,
+    effective_rows,
+    effective_summary,
+    sampling_potential,
+)
 from phojax.screening.prepare import prepared
 from phojax.screening.row import PhononRow, row_of_prepared, versions
 from phojax.screening.settings import PhononSettings
@@ -146,11 +151,7 @@ def _done_or_computed(
 
 
 def _write(folder: pathlib.Path, row: PhononRow, options) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_structure(folder / "structure.cif", row.structure)
-    write_structure(folder / "structure.extxyz", row.structure)
-    write_phonopy(folder, row.force_constants)
-    write_modes(folder / "modes.npz", row.arrays)
+    write_row_files(folder, row)
     write_record(folder / "record.json", row.record)
     if not options.no_figures:
         with ONE_AT_A_TIME:
@@ -176,15 +177,7 @@ def _record(
         "notes": list(notes),
     }
     for one in rows:
-        own = one.row.record
-        T = f"{one.temperature:g}"
-        record["effective"][T] = {
-            "stable_on_mesh": own["stable"],
-            "frequency_min_THz": own["frequency_min_THz"],
-            "msd_total_mean_A2": own["msd_total_mean_A2"][T],
-            "flags": own["flags"],
-            **own["effective"],
-        }
+        record["effective"][f"{one.temperature:g}"] = effective_summary(one)
         if one.found.flags:
             record["notes"].append(f"{T} K: {one.found.message}")
     return record

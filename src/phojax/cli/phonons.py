@@ -21,9 +21,7 @@ from phojax.cli.table import printed_table, write_csv
 from phojax.cli.third import THIRD_ORDER_FILES, third_order_of, write_third_order
 from phojax.compiled import let_go_of_compiled
 from phojax.forces import evaluate
-from phojax.io.phonopy_files import write_phonopy
-from phojax.io.records import write_modes
-from phojax.io.structures import check_readable, write_structure
+from phojax.io.structures import check_readable
 from phojax.nac import BornCharges
 from phojax.plots.figures import phonon_figure, save_figure
 from phojax.plots.phonons import figure_data
@@ -217,11 +215,7 @@ def _computed(
 
 def _write(job: Job, row: PhononRow, born, settings: PhononSettings, options) -> None:
     """Write everything of one input but the record."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    write_structure(job.folder / "structure.cif", row.structure)
-    write_structure(job.folder / "structure.extxyz", row.structure)
-    write_phonopy(job.folder, row.force_constants, born=born)
-    write_modes(job.folder / "modes.npz", row.arrays)
+    write_row_files(job.folder, row, born)
     write_exports(job.folder, row, born, options.export)
     if not options.no_figures:
         data = figure_data(row, max(settings.temperatures))

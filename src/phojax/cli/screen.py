@@ -18,6 +18,7 @@ from phojax.cli.options import add_common, add_route, settings_of, whole_number
 from phojax.cli.progress import Progress, seconds
 from phojax.cli.recorded import check_out
 from phojax.cli.table import text_of
+from phojax.finite_temperature.effective import Sampling
 from phojax.io.sources import read_candidates
 from phojax.md.protocol import Protocol
 from phojax.potentials.catalogue import potential
@@ -64,6 +65,14 @@ def add_parser(commands) -> None:
         help="a descriptor of your own, as `phojax phonons` takes it")  # fmt: skip
     add("--moduli", action="store_true",
         help="elastic moduli of the stable ones, as `phojax elastic` computes them")  # fmt: skip
+    add("--phonons", choices=("harmonic", "effective"), default="harmonic",
+        help="effective: beside the harmonic ones, those of self-consistent averages at every "
+        "--temperature, as `phojax effective` computes them (default: harmonic)")  # fmt: skip
+    add("--effective-tolerance", type=float, default=Sampling().tolerance_THz, metavar="THz",
+        help="standard error of their frequencies (default: "
+        f"{Sampling().tolerance_THz})")  # fmt: skip
+    add("--effective-samples", type=whole_number, default=Sampling().samples, metavar="N",
+        help=f"supercells at most, per temperature (default: {Sampling().samples})")  # fmt: skip
     add("--md", default="none", metavar="all|none|N",
         help="which stable structures move: the first N by --md-by (default: none)")  # fmt: skip
     add("--md-names", nargs="+", default=[], metavar="ID",
@@ -195,6 +204,11 @@ def _settings(options: argparse.Namespace) -> ScreenSettings:
             ),
         ),
         moduli=options.moduli,
+        effective=Sampling(
+            samples=options.effective_samples, tolerance_THz=options.effective_tolerance
+        )
+        if options.phonons == "effective"
+        else None,
         duplicates=not options.keep_duplicates,
     )
 
@@ -213,6 +227,10 @@ def _print(frame: pd.DataFrame, rows, store: Store, settings: ScreenSettings) ->
             "cutoff/THz": _number(row.get("acoustic_cutoff_THz"), ".2f"),
             "centre/THz": _number(row.get("pdos_center_mobile_THz"), ".2f"),
         }  # fmt: skip
+        if (hot := row.get(f"effective_{rank}")) is not None:
+            line[f"effective MSD {T} K/Å²"] = _number(
+                hot, ".4f", row.get(f"effective_stable_{T}K", False)
+            )
         if row.get("D_A2_ps") is not None:
             low, high = row.get("D_low_A2_ps"), row.get("D_high_A2_ps")
             line["D/Å²/ps"] = (
@@ -244,7 +262,7 @@ def _cost_lines(cost: dict[str, Any]) -> list[str]:
     """Return what the work of this command cost, in words; nothing where there was none."""
     rates = [
         f"{cost[key]:.3g} structures/h ({kind})"
-        for kind in ("phonons", "moduli", "dynamics")
+        for kind in ("phonons", "moduli", "effective", "dynamics")
         if cost.get(key := f"{kind}_structures_per_hour")
     ]
     if not rates:

@@ -26,7 +26,8 @@ _TRANSPORT = re.compile(
     r"|framework_|md_|arrhenius"
 )
 _METADATA = re.compile(
-    r"(wall_)?time_|temperature_|seed|atoms$|supercell|schema|mesh|rms_|.*(_error|_residual|_p_value)_?"
+    r"(wall_)?time_|temperature_|seed|atoms$|supercell|schema|mesh|rms_"
+    r"|.*(_error|_residual|_p_value|_force_calls)_?"
 )
 _NEEDS_MD = re.compile(r"vdos|.*_vdos")
 

@@ -29,6 +29,10 @@ NETWORK = 10_000
 """Parameters from which on forces of samples are computed in single precision by default."""
 
 
+_SCALARS = ("frequency_min_THz", "frequency_max_THz", "acoustic_cutoff_THz")
+_AT_TEMPERATURE = ("msd_total_mean_A2", "msd_axis_mean_A2", "msd_axis_max_A2")
+
+
 @dataclass(frozen=True)
 class EffectiveRow:
     """Effective phonons at one temperature.
@@ -134,6 +138,19 @@ def _msd_error(found: Effective, row: PhononRow, settings: PhononSettings) -> fl
     return float(jackknife_error(total))
 
 
+def effective_summary(one: EffectiveRow) -> dict[str, Any]:
+    """Return what a table says of the effective phonons at a temperature."""
+    own, T = one.row.record, f"{one.temperature:g}"
+    return {
+        "stable_on_mesh": own["stable"],
+        **{name: own[name] for name in _SCALARS},
+        **{name: own[name][T] for name in _AT_TEMPERATURE},
+        "pdos_center_THz": own["pdos_center_THz"],
+        "flags": own["flags"],
+        **own["effective"],
+    }
+
+
 def effective_record(found: Effective, how: Sampling) -> dict[str, Any]:
     """Return what there is to know of the solution beside its phonons."""
     nu = np.asarray(frequency_THz(jnp.asarray(found.ensemble.eigenvalues)))
@@ -169,4 +186,10 @@ def _known(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-__all__ = ["EffectiveRow", "effective_record", "effective_rows", "sampling_potential"]
+__all__ = [
+    "EffectiveRow",
+    "effective_record",
+    "effective_rows",
+    "effective_summary",
+    "sampling_potential",
+]

@@ -51,6 +51,7 @@ def screen_drawings(folder: ScreenFolder, order: Ranking) -> list[Drawing]:
             "Fits through the origin (in the legend) take vibrations for diffusion: they follow "
             "the displacement even where nothing diffuses.", paper=True,
         ),
+        *_effective_drawings(order, mobile, T),
         _diffusion_drawing(
             order, "diffusion-vdos", f"D against the VDOS centre of {mobile}",
             Axis("vdos_center_mobile_THz", f"Centre of the VDOS of {mobile} (THz)"),
@@ -127,6 +128,19 @@ def _diffusion_drawing(
         "yaxis": _axis("D (Å²/ps)", data, "y", True),
     }
     return Drawing(name, title, f"{told} {caption}".strip(), data, layout)
+
+
+def _effective_drawings(order: Ranking, mobile: str, T: str) -> list[Drawing]:
+    """Return D against the effective displacement, where a screen has computed it."""
+    x = Axis(f"effective_msd_axis_mean_{T}K_A2", f"Effective MSD of {mobile} along an axis, {T} K "
+             "(Å²)", log=True)  # fmt: skip
+    if all(x.of(row) is None for row in [*order.ranked, *(row for row, _ in order.apart)]):
+        return []
+    return [_diffusion_drawing(
+        order, "diffusion-effective-displacement", f"D against the effective displacement of "
+        f"{mobile}", x, None, "From force constants averaged over the vibrations themselves; "
+        "beside it the harmonic one.",
+    )]  # fmt: skip
 
 
 def _harmonic_drawing(order: Ranking, mobile: str, T: str, cutoff: Axis) -> Drawing:
