@@ -1,5 +1,6 @@
 """EquiformerV2 in JAX: laws that hold for any weights, and derivatives against differences."""
 
+import os
 from dataclasses import replace
 from functools import partial
 
@@ -302,3 +303,54 @@ def test_waves_of_the_primitive_cell_are_those_of_a_supercell(potential):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * np.abs(wanted).max())
     with pytest.raises(InputError, match="forces are predicted"):
         check_offers_exact(potential, crystal)
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("harm-done",)
+
+
+def test_a_file_that_would_run_something_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = files.written(tmp_path / "evil.pt", files.content() | {"optimizer": Harmful()})
+    with pytest.raises(InputError, match=r"evil\.pt.*mkdir was refused.*without running code"):
+        equiformer_v2(path)
+    assert not (tmp_path / "harm-done").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "to", "message"),
+    [
+        (("config", "model", "backbone", "model"), "escn", "checkpoint of 'escn'"),
+        (("config", "model", "backbone", "use_gate_act"), True, "equiformer-torch:FILE.pt takes"),
+        (("config", "model", "backbone", "mmax_list"), [1, 2], "one lmax, one mmax"),
+        (("config", "model", "backbone", "new_option"), 3, "options new_option"),
+        (("config", "model", "backbone", "num_layers"), 3, "weights missing"),
+        (("config", "model", "backbone", "num_layers"), 1, "weights unknown"),
+        (("config", "model", "backbone", "ffn_hidden_channels"), 8, "of another shape"),
+        (("config", "model", "heads", "stress", "extensive"), True, "extensive=True"),
+        (("normalizers", "forces", "rmsd"), "text", "expected a tensor"),
+        (("elementrefs", "energy", "element_references"), np.zeros(5), "5 element references"),
+    ],
+)
+def test_another_content_is_refused(tmp_path, where, to, message):
+    given = files.content()
+    inner = given
+    for name in where[:-1]:
+        inner[name] = dict(inner[name])
+        inner = inner[name]
+    inner[where[-1]] = to
+    with pytest.raises(InputError, match=message):
+        equiformer_v2(files.written(tmp_path / "other.pt", given))
+
+
+def test_older_names_and_wrappers_mean_the_same(tmp_path, potential):
+    given = files.content()
+    given["state_dict"] = {f"module.{name}": x for name, x in given["state_dict"].items()}
+    scales = given["normalizers"]
+    for new, old in {"energy": "target", "forces": "grad_target"}.items():
+        value = scales.pop(new)
+        scales[old] = {"mean": value["mean"], "std": value["rmsd"]}
+    other = equiformer_v2(files.written(tmp_path / "older.pt", given))
+    for one, same in zip(*map(jax.tree.leaves, (other.params, potential.params)), strict=True):
+        np.testing.assert_array_equal(one, same)
