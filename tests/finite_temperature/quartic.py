@@ -48,6 +48,8 @@ def _bonds(cells: Supercell, reach: float):
 
 def _energy(i, j, rest, params, crystal: Structure, graph):
     u = crystal.positions - jnp.asarray(rest)
+    # Dynamics fold atoms back into the cell.
+    u = u - jnp.round(u @ jnp.linalg.inv(crystal.cell)) @ crystal.cell
     d = u[jnp.asarray(j)] - u[jnp.asarray(i)]
     k, c, b = params["k"], params["c"], params["b"]
     return jnp.sum(k * d**2 / 2 + c * d**3 + b * d**4)

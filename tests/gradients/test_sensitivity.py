@@ -158,16 +158,14 @@ def test_pairs_one_by_one(case):
     values, n = np.asarray(held.values), len(case.crystal)
     copies = values.shape[1] // n
     points = commensurate_points(case.cells)
-    everywhere = replace(
-        case.vibrations, q=jnp.asarray(points), weights=jnp.full(len(points), 1 / len(points))
-    )
+    everywhere = {"q": jnp.asarray(points), "weights": jnp.full(len(points), 1 / len(points))}
 
     def value(changed):
         changed = changed.copy()
         for i in range(n):
             changed[i, i * copies] -= changed[i].sum(axis=0)
-        D = dynamical_matrices(replace(held, values=jnp.asarray(changed)), everywhere.q)
-        return float(msd(replace(everywhere, matrices=D)))
+        D = dynamical_matrices(replace(held, values=jnp.asarray(changed)), everywhere["q"])
+        return float(msd(replace(case.vibrations, matrices=D, **everywhere)))
 
     np.testing.assert_allclose(value(values), found.value, rtol=1e-9)
     first = shells(pairs, case.cells, case.group)
@@ -203,7 +201,8 @@ def test_pairs_one_by_one(case):
 def test_another_mesh_is_refused(case):
     route = by_waves(case.model, case.crystal, gamma_mesh((2, 2, 2), case.group), case.group)
     other = replace(case.found[msd], vibrations=replace(
-        case.vibrations, q=jnp.asarray(route.q), matrices=case.vibrations.matrices[: len(route.q)]
+        case.vibrations, q=jnp.asarray(route.q), weights=jnp.asarray(route.weights),
+        matrices=case.vibrations.matrices[: len(route.q)],
     ))  # fmt: skip
     with pytest.raises(InputError, match="mesh_of"):
         pair_sensitivity(other, case.cells, case.group)

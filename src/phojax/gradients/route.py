@@ -10,9 +10,9 @@ The cotangents ∂f/∂row_k are those of f(L(rows)), which knows nothing of the
 gives is right for changes that keep the symmetry.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -69,12 +69,24 @@ class Route:
         """Return whether the crystal's neighbours are within the route's capacity (host)."""
         return not bool(_overflow(self.graphs, potential, crystal))
 
+    def with_room_for(self, potential: Potential, crystal: Structure) -> "Route":
+        """Return the route, with more capacity where the crystal's neighbours ask for it (host)."""
+        if self.fits(potential, crystal):
+            return self
+        return _roomier(self, potential.capacity(crystal))
+
     def vibrations(self, matrices: Any, crystal: Structure, energy: Any) -> Vibrations:
         """Return what D(q) belongs to; traceable."""
         return Vibrations(
             crystal, matrices, jnp.asarray(self.q), jnp.asarray(self.weights), energy,
             jnp.asarray(self.equivalent),
         )  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _roomier(route: Route, capacity: Hashable) -> Route:
+    """Return one and the same route for one capacity: what is compiled belongs to it."""
+    return replace(route, graphs=Bound(held_graph, (capacity,)))
 
 
 def held_graph(capacity, potential: Potential, crystal: Structure) -> Any:

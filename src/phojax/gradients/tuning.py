@@ -152,9 +152,11 @@ def misfit_and_gradient(
         converged = bool(how.converged)
     else:
         here = held(model, target.crystal)
+    # Crystals shrink and expand with their parameters.
+    route = target.route.with_room_for(model, here.crystal)
     if not gradient:
-        return float(target.misfit(vibrations(here, target.route))), None, converged
-    found = value_and_gradient(target.misfit, here, target.route)
+        return float(target.misfit(vibrations(here, route))), None, converged
+    found = value_and_gradient(target.misfit, here, route)
     _, back = jax.vjp(lambda given: floating(target.entering(made(given)).params)[0], parameters)
     (slopes,) = back(floating(found.by_parameters)[0])
     return found.value, slopes, converged
