@@ -236,6 +236,7 @@ def potential_directions(crystal):
     return apart / np.linalg.norm(apart, axis=1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_single_precision_is_double_precision_rounded(potential, predicted):
     crystal = salt(0.1)
     single = evaluate(potential.astype(jnp.float32), crystal)
