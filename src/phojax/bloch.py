@@ -6,6 +6,10 @@ A column of (1) is the derivative of the gradient along a displacement that is a
 and sums across cells carry its phase (`bloch_waves`), and everything else happens in one cell. It
 is exact at any q, whatever the potential reaches: a message-passing potential sees through all its
 layers, farther than a supercell of a practical size.
+
+Predicted forces have Φ = -∂F_i/∂r_j in place of (1), which takes one derivative less and is not
+Hermitian. Force constants of a supercell are made of it (`bloch_supercell`), where it can be
+symmetrised together with the sum rule; D(q) at any q takes the Hermitian part alone.
 """
 
 from dataclasses import replace
@@ -18,10 +22,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from phojax.bloch_waves import AXIS, operations_in
+from phojax.bloch_waves import AXIS, OF_ENERGY, OF_FORCES, operations_in
 from phojax.checks import check_float64, check_shape, fail
 from phojax.dynmat import Interpolation
-from phojax.forces import energy
+from phojax.forces import energy, energy_and_forces
 from phojax.neighbors import carrying
 from phojax.potentials.contract import Potential, check_elements
 from phojax.pytree import pytree
@@ -72,7 +76,8 @@ def bloch_column(
     real: bool = False,
 ) -> Complex[Array, "atom 3"]:
     """Return one row of `bloch_columns`; traceable."""
-    found = _column(potential, crystal, carrying(graph, q, towards), u, real)
+    waves = carrying(graph, q, towards, _order(potential))
+    found = _column(potential, crystal, waves, u, real)
     angle = 2 * jnp.pi * crystal.fractional @ q
     phase = jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
     # At home the wave of u is that of its atom; eq. (1) has it everywhere.
@@ -91,11 +96,12 @@ def bloch_hessians(
 ) -> Complex[Array, "q mode mode"]:
     """Return Φ(q) of eq. (1) in eV/Å², as it comes out; traceable.
 
-    Differentiable in q, positions, cell and parameters; Hermitian to rounding.
+    Differentiable in q, positions, cell and parameters; Hermitian to rounding unless forces are
+    predicted.
 
     Args:
-        potential: With an energy, all of whose reads and sums across cells go through
-            `neighbors.gather` and `neighbors.scatter`.
+        potential: All of whose reads and sums across cells go through `neighbors.gather` and
+            `neighbors.scatter`.
         crystal: Any cell.
         graph: Of the crystal, held fixed.
         q: Fractional.
@@ -113,6 +119,11 @@ def bloch_hessians(
     return found.reshape(count, n, n).swapaxes(1, 2)
 
 
+def _order(potential: Potential) -> int:
+    """Return which derivative of what the potential gives is the wave."""
+    return OF_ENERGY if potential.conservative else OF_FORCES
+
+
 def _column(
     potential: Potential, crystal: Structure, waves: Any, unit: Float[Array, "atom 3"], real: bool
 ) -> Complex[Array, "atom 3"]:
@@ -121,18 +132,20 @@ def _column(
     floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
     phases = [leaf for leaf, is_phase in zip(leaves, floating, strict=True) if is_phase]
 
-    def of(x, phases):
+    def moved(x, phases):
         left = iter(phases)
         both = zip(leaves, floating, strict=True)
         graph = jax.tree.unflatten(
             tree, [next(left) if is_phase else leaf for leaf, is_phase in both]
         )
-        return energy(potential, replace(crystal, positions=x), graph)
+        return potential, replace(crystal, positions=x), graph
 
     # Phases are variables of both derivatives, so that whatever is read or summed takes part in
     # both, what does not depend on the positions as well.
     def gradient(x, phases):
-        return jax.grad(of, argnums=(0, 1))(x, phases)[0]
+        if not potential.conservative:
+            return -energy_and_forces(*moved(x, phases))[1]
+        return jax.grad(lambda *at: energy(*moved(*at)), argnums=(0, 1))(x, phases)[0]
 
     def part(t):
         still = [jnp.zeros_like(phase) for phase in phases]
@@ -184,7 +197,10 @@ def exact_hessians(
     *,
     columns: int | None = None,
 ) -> Complex[np.ndarray, "q mode mode"]:
-    """Return Φ(q), eq. (1), in eV/Å², Hermitian; arguments and errors as above (host)."""
+    """Return Φ(q), eq. (1), in eV/Å², Hermitian; arguments and errors as above (host).
+
+    Where forces are predicted it is the Hermitian part.
+    """
     q = jnp.asarray(q, crystal.positions.dtype)
     check_shape("q", q, (None, 3), "fractional, one row per point")
     towards = jnp.zeros_like(q) if directions is None else jnp.asarray(directions, q.dtype)
@@ -201,13 +217,16 @@ def _check_exact(potential: Potential, crystal: Structure) -> None:
     check_carries_waves(potential, crystal)
 
 
-def check_offers_exact(potential: Potential, crystal: Structure) -> None:
+def check_offers_exact(
+    potential: Potential, crystal: Structure, *, predicted: bool = False
+) -> None:
     """Raise InputError for a potential whose exact D(q) is not to be had or not to be trusted.
 
     Potentials of which nobody has said that they carry waves are looked at closely:
-    `check_beside_doubled_cell`.
+    `check_beside_doubled_cell`. `predicted` says whether predicted forces will do.
     """
     _check_exact(potential, crystal)
+    check_hermitian(potential, predicted)
     if not potential.carries_waves:
         check_beside_doubled_cell(potential, crystal)
 
@@ -225,10 +244,13 @@ def finite_matrices(potential: Potential, found: np.ndarray, overflow: Any) -> n
 def hermitian_matrices(
     potential: Potential, found: Complex[np.ndarray, "q mode mode"]
 ) -> Complex[np.ndarray, "q mode mode"]:
-    """Return the Hermitian part of matrices; raise InputError where another part is there."""
+    """Return the Hermitian part of matrices; raise InputError where another part is there.
+
+    Of predicted forces another part may be there.
+    """
     adjoint = found.conj().swapaxes(1, 2)
     size = np.abs(found).max(initial=1e-300)
-    if np.abs(found - adjoint).max(initial=0.0) > _HERMITIAN * size:
+    if potential.conservative and np.abs(found - adjoint).max(initial=0.0) > _HERMITIAN * size:
         raise fail(
             f"matrices of {potential.name} that are not Hermitian, by "
             f"{np.abs(found - adjoint).max() / size:.1g} of the largest entry",
@@ -301,22 +323,29 @@ def check_carries_waves(potential: Potential, crystal: Structure) -> None:
             f"D(q) without a supercell of {potential.name}, which runs in another program",
             "a potential written in JAX with neighbors.gather and neighbors.scatter", remedy,
         )  # fmt: skip
-    if not potential.conservative:
-        raise fail(
-            f"D(q) without a supercell of {potential.name}, whose forces are predicted",
-            "a potential with an energy", remedy,
-        )  # fmt: skip
     capacity = potential.capacity(crystal)
 
     def carried(crystal: Structure):
         graph = potential.graph(crystal, capacity)
-        return energy(potential, crystal, carrying(graph, jnp.zeros(3), jnp.zeros(3)))
+        graph = carrying(graph, jnp.zeros(3), jnp.zeros(3), _order(potential))
+        return energy_and_forces(potential, crystal, graph)
 
     if not operations_in(carried, crystal) and _has_images(potential.graph(crystal, capacity)):
         raise fail(
             f"{potential.name}, which reads its neighbours by other means than neighbors.gather",
             "a potential that reads and sums through neighbors.gather and neighbors.scatter",
             remedy,
+        )
+
+
+def check_hermitian(potential: Potential, predicted: bool = False) -> None:
+    """Raise InputError for predicted forces where they will not do."""
+    if not (potential.conservative or predicted):
+        raise fail(
+            f"D(q) without a supercell of {potential.name}, whose forces are predicted",
+            "a potential with an energy: the sum rule of a Jacobian that is not symmetric is "
+            "restored together with its symmetry, in the force constants of a supercell",
+            'Take those; `force_constants_from = "primitive"` makes them of the primitive cell',
         )
 
 
@@ -365,6 +394,7 @@ __all__ = [
     "bloch_hessians",
     "check_beside_doubled_cell",
     "check_carries_waves",
+    "check_hermitian",
     "check_offers_exact",
     "exact",
     "exact_dynamical_matrices",

@@ -69,7 +69,7 @@ def hessian_by_waves(
         InputError: as `exact_hessians`, and a potential that bypasses gather and scatter.
     """
     crystal = cells.primitive
-    check_offers_exact(potential, crystal)
+    check_offers_exact(potential, crystal, predicted=True)
     n = len(crystal)
     points = commensurate_points(cells)
     asked = independent_columns(cells, group)
@@ -99,7 +99,9 @@ def hessian_by_waves(
         on_part=on_part, done=done,
     )  # fmt: skip
     found = asked.matrices(parts[:, :n] + 1j * parts[:, n:])
-    values = in_supercell(hermitian_matrices(potential, found), points, cells)
+    if potential.conservative:  # or what is not Hermitian is told by the result
+        found = hermitian_matrices(potential, found)
+    values = in_supercell(found, points, cells)
     return replace(hessian_result(values[None], cells, 0.0, len(asked)), points=asked.points)
 
 

@@ -14,9 +14,9 @@ Under vmap over q the phases have axes at their end that the values share with t
 
 Which derivatives are waves depends on their order. The first ones, of an energy, have no phase: the
 gradient of a crystal at rest is the same in all cells. The next ones are waves, by eq. (1). Later
-ones have none again: parameters, strains and q itself are the same in all cells. Each operation
-counts down how many of the first two are still to come; whoever differentiates makes φ a variable
-of both, so that none is left out.
+ones have none again: parameters, strains and q itself are the same in all cells. Where forces are
+predicted the first ones are missing. Each operation counts down how many are still to come to the
+wave; whoever differentiates makes φ a variable of all of them, so that none is left out.
 
 They are primitives and not custom_jvp functions because the rules of those are lost inside loops
 that are differentiated in reverse.
@@ -33,14 +33,18 @@ from jaxtyping import Array, Float, Int
 
 AXIS = "parts of a Bloch wave"
 
-_BOTH = 2  # derivatives to come: the gradient's, and the wave's
+OF_ENERGY, OF_FORCES = 2, 1
+"""Derivatives to come, the wave's included: of an energy, and of predicted forces."""
 
 
 def gathered_wave(
-    values: Float[Array, "row *rest"], index: Int[Array, " link"], phase: Float[Array, " link"]
+    values: Float[Array, "row *rest"],
+    index: Int[Array, " link"],
+    phase: Float[Array, " link"],
+    left: int = OF_ENERGY,
 ) -> Float[Array, "link *rest"]:
     """Return the rows at `index`."""
-    return _gather.bind(values, index, phase, size=values.shape[0], left=_BOTH)
+    return _gather.bind(values, index, phase, size=values.shape[0], left=left)
 
 
 def scattered_wave(
@@ -48,9 +52,10 @@ def scattered_wave(
     index: Int[Array, " link"],
     phase: Float[Array, " link"],
     size: int,
+    left: int = OF_ENERGY,
 ) -> Float[Array, "row *rest"]:
     """Return per row the sum of the messages to it."""
-    return _scatter.bind(messages, index, phase, size=size, left=_BOTH)
+    return _scatter.bind(messages, index, phase, size=size, left=left)
 
 
 def rotated(
@@ -164,4 +169,13 @@ ad.primitive_transposes[_gather] = _transposed(_scatter)
 ad.primitive_transposes[_scatter] = _transposed(_gather)
 
 
-__all__ = ["AXIS", "gathered_wave", "operations_in", "other_part", "rotated", "scattered_wave"]
+__all__ = [
+    "AXIS",
+    "OF_ENERGY",
+    "OF_FORCES",
+    "gathered_wave",
+    "operations_in",
+    "other_part",
+    "rotated",
+    "scattered_wave",
+]

@@ -96,6 +96,11 @@ def entries() -> tuple[Entry, ...]:
         Entry(
             "equiformer:FILE.pt",
             "EquiformerV2 of fairchem 1 (OMat24), a checkpoint of your own",
+            conservative="no", derivatives="any, of predicted forces", elements="Z ≤ 96 or fewer",
+        ),
+        Entry(
+            "equiformer-torch:FILE.pt",
+            "the same by fairchem itself, to compare with",
             ("torch", "fairchem.core", "e3nn"), equiformer_official.INSTALL,
             "no", "Jacobian of forces", "Z ≤ 96 or fewer",
         ),
@@ -147,6 +152,10 @@ def potential(name: str) -> Potential:
 
         return replace(nequix(which), name=name) if which else nequix()
     if kind == "equiformer" and which:
+        from phojax.potentials.equiformer_v2 import equiformer_v2
+
+        return replace(equiformer_v2(which), name=name)
+    if kind == "equiformer-torch" and which:
         from phojax.potentials.equiformer import equiformer
 
         return replace(equiformer(which), name=name)

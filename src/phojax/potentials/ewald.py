@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from phojax.bloch_waves import AXIS, other_part
+from phojax.bloch_waves import AXIS, OF_ENERGY, other_part
 from phojax.checks import fail
 from phojax.neighbors import (
     Neighbors,
@@ -81,9 +81,11 @@ class EwaldGraph:
     overflow: Bool[Array, ""]
     wave: tuple[Float[Array, "3"], Float[Array, "3"]] | None = None
 
-    def carrying(self, q: Float[Array, "3"], toward: Float[Array, "3"]) -> "EwaldGraph":
+    def carrying(
+        self, q: Float[Array, "3"], toward: Float[Array, "3"], left: int = OF_ENERGY
+    ) -> "EwaldGraph":
         """Return the graph whose tangents are Bloch waves of q (fractional)."""
-        return replace(self, neighbors=carrying(self.neighbors, q, toward), wave=(q, toward))
+        return replace(self, neighbors=carrying(self.neighbors, q, toward, left), wave=(q, toward))
 
 
 @pytree()

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from phojax.bloch import check_carries_waves
+from phojax.bloch import check_carries_waves, check_hermitian
 from phojax.bloch_supercell import hessian_by_waves, independent_columns
 from phojax.checks import fail
 from phojax.force_constants.hessian import HessianResult, averaged_surface, hessian
@@ -118,6 +118,7 @@ def planned(crystal: Structure, potential: Potential, settings: PhononSettings) 
                 f"{width:g} Å", "width 0 (--width 0), or supercells",
             )  # fmt: skip
         check_carries_waves(potential, primitive)  # before anything is computed
+        check_hermitian(potential, predicted=not settings.exact)
     plan = Plan(primitive, group, cell, width, columns, step)
     if wanted == "supercell" or step is not None or width > 0:
         return plan

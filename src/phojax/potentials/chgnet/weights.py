@@ -1,21 +1,13 @@
 """The weights of CHGNet 0.3.0, read from the files of the chgnet distribution as data.
 
-The checkpoint is a zip archive: `<name>/data.pkl`, a pickle of dictionaries of tensors, and one
-raw little-endian file per tensor storage, `<name>/data/<key>`. A pickle is a program; this one
-is run by an unpickler that knows three words (ordered dictionary, tensor, float storage), none
-of which does more than hold data, and refuses all others. Neither torch nor chgnet is imported.
+The checkpoint is read as data (`torch_files`); neither torch nor chgnet is imported.
 
 The network is rearranged for reading from it: matrices act from the right (x W), the core and
 the gate of a gated layer stand side by side.
 """
 
-import collections
 import importlib.metadata
-import io
-import math
 import pathlib
-import pickle
-import zipfile
 from typing import Any
 
 import jax
@@ -23,16 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from phojax.checks import InputError, fail
+from phojax.potentials import torch_files
 
 INSTALL = "pip install --no-deps chgnet==0.4.2"
 _CHECKPOINT = "chgnet/pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar"
-_STORAGES = {
-    "FloatStorage": np.dtype("<f4"),
-    "DoubleStorage": np.dtype("<f8"),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-}
-_LARGEST = 2**28  # bytes of one member; the largest of the real file has 65 536
 
 # What the code in `model` takes for granted; a checkpoint that differs is another network.
 _ARCHITECTURE = {
@@ -101,70 +87,16 @@ def read_checkpoint(path: pathlib.Path) -> Any:
     Raises:
         InputError: not such a file, truncated, or with anything in it that is not plain data.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            if len(names) != 1:
-                raise fail(f"{path} holds {len(names)} data.pkl", "one", INSTALL)
-            return _Unpickler(archive, names[0], path).load()
-    except InputError:
-        raise
-    except Exception as problem:  # a damaged file can fail anywhere in zipfile or pickle
-        raise fail(
-            f"{path} cannot be read ({type(problem).__name__}: {problem})",
-            "an undamaged torch checkpoint",
-            f"Install it again: {INSTALL}",
-        ) from problem
 
-
-class _Tensor:
-    """Stands for torch._utils._rebuild_tensor_v2. Slots: a pickle can set nothing on it."""
-
-    __slots__ = ()
-
-    def __call__(self, storage, offset, shape, stride, *_):
-        values, shape = np.asarray(storage), tuple(int(n) for n in shape)
-        size = math.prod(shape)
-        dense = tuple(math.prod(shape[k + 1 :]) for k in range(len(shape)))
-        if size > 1 and tuple(stride) != dense:
-            raise ValueError(f"a tensor of shape {shape} with strides {stride}")
-        if not 0 <= offset <= offset + size <= len(values):
-            raise ValueError(f"a tensor of shape {shape} beyond its storage")
-        return values[offset : offset + size].reshape(shape)
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, archive: zipfile.ZipFile, name: str, path: pathlib.Path):
-        super().__init__(io.BytesIO(_member(archive, name)))
-        self._archive, self._folder, self._path = archive, name.removesuffix("data.pkl"), path
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if (module_name, global_name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module_name, global_name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _Tensor()
-        if module_name == "torch" and global_name in _STORAGES:
-            return _STORAGES[global_name]
-        raise fail(
-            f"{self._path} asks for {module_name}.{global_name}, which was refused",
+    def refused(word: str) -> InputError:
+        return fail(
+            f"{path} asks for {word}, which was refused",
             "nothing but tensors and dictionaries",
             f"Do not trust this file; {INSTALL}",
         )
 
-    def persistent_load(self, pid: Any, /) -> np.ndarray:
-        kind, dtype, key, _device, count = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype) or not str(key).isalnum():
-            raise ValueError(f"an unknown reference {kind!r}")
-        raw = _member(self._archive, f"{self._folder}data/{key}")
-        if len(raw) != count * dtype.itemsize:
-            raise ValueError(f"storage {key} has {len(raw)} bytes, not {count * dtype.itemsize}")
-        return np.frombuffer(raw, dtype)
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > _LARGEST:
-        raise ValueError(f"{name} is larger than {_LARGEST} bytes")
-    return archive.read(name)
+    about = ("an undamaged torch checkpoint", f"Install it again: {INSTALL}")
+    return torch_files.arrays(path, torch_files.content(path, *about, refused), *about)
 
 
 def _network(state: dict[str, np.ndarray]) -> dict[str, Any]:
