@@ -151,8 +151,8 @@ def joined(near: StrainedMatrices, far: StrainedMatrices, reach: float) -> Strai
 def coarser(both: StrainedMatrices) -> StrainedMatrices:
     """Return the polynomials of degree 3, 1 and 1 that D's values and slopes give at both ends.
 
-    Second derivatives take no part, but across the line: what comes of the two differs by more
-    than what is wrong with `both`.
+    Second derivatives take no part, but across the line: what comes of the two tells about
+    what is wrong with `both`, between the two and less surely beyond.
     """
     far = both.far
     assert far is not None
