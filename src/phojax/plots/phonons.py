@@ -1,5 +1,7 @@
 """From a finished row to the arrays of its figure: selection only."""
 
+import re
+
 import numpy as np
 
 from phojax.plots.data import Bands, DensityOfStates, FigureData, MeshModes
@@ -50,7 +52,12 @@ def figure_data(row: PhononRow, temperature: float) -> FigureData:
         mobile=record["mobile"],
         temperature_K=temperature,
         title=f"{record['formula']}, {record['space_group']}, "
-        + (record.get("potential") or f"force constants from {record['program']}"),
+        + _without_folders(record.get("potential") or f"force constants from {record['program']}"),
         notes=tuple(record["flags"]),
         participation_label="Participation ratio",
     )
+
+
+def _without_folders(text: str) -> str:
+    """Return a line with the names of files alone: paths are longer than a figure is wide."""
+    return re.sub(r"\S*/(\S+)", r"\1", text)
