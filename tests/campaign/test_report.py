@@ -263,6 +263,26 @@ def test_figures_are_valid_and_have_units(folder):
     assert "Ar" not in elements["ranked"]
 
 
+def test_effective_displacements_stand_beside_harmonic_ones(folder):
+    found = read_folder(folder)
+    assert not any("effective" in d.name for d in screen_drawings(found, ranking(found.rows)))
+    column = "effective_msd_axis_mean_20K_A2"
+    rows = [
+        {**row, column: 0.9 * row["msd_axis_mean_20K_A2"]}
+        if row.get("msd_axis_mean_20K_A2")
+        else row
+        for row in found.rows
+    ]
+    drawings = {d.name: d for d in screen_drawings(found, ranking(rows))}
+    both = [
+        {trace["name"]: trace for trace in drawings[name].data}["D, 95 % interval"]
+        for name in ("diffusion-displacement", "diffusion-effective-displacement")
+    ]
+    assert both[0]["y"] == both[1]["y"]
+    np.testing.assert_allclose(both[1]["x"], 0.9 * np.array(both[0]["x"]))
+    assert "Å²" in drawings["diffusion-effective-displacement"].layout["xaxis"]["title"]["text"]
+
+
 def test_without_dynamics_figures_say_why(folder):
     found = read_folder(folder)
     order = ranking([row for row in found.rows if row["id"] == "bare"])
