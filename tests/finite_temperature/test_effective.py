@@ -45,11 +45,11 @@ def tolerant(statistics="quantum", **how):
     )
 
 
-@pytest.mark.parametrize("kind", ["random", "sobol"])
 @pytest.mark.parametrize(
-    ("statistics", "k", "T"),
-    [("quantum", 2.0, 300.0), ("classical", 2.0, 300.0), ("quantum", -0.2, 900.0),
-     ("classical", -0.2, 900.0), ("quantum", -0.05, 0.0)],
+    ("statistics", "k", "T", "kind"),
+    [("quantum", 2.0, 300.0, "random"), ("classical", 2.0, 300.0, "sobol"),
+     ("quantum", -0.2, 900.0, "sobol"), ("classical", -0.2, 900.0, "random"),
+     ("quantum", -0.05, 0.0, "random")],
 )  # fmt: skip
 def test_quartic_oscillator(statistics, k, T, kind):
     """K = n (k + 12 b ⟨x²⟩) for three relative coordinates of n bonds, double wells included."""
@@ -156,7 +156,8 @@ def test_an_iteration_that_runs_away_says_so():
     cells, group = simple_cubic(2)
     model = quartic(cells, 3.2, 1.0, -2.0)
     start = harmonic(cells, model, group, 0.0)
-    found = self_consistent(model, start, group, 3000.0, KEY, Sampling(pairs=8), batch=16)
+    how = Sampling(pairs=8, populations=6)
+    found = self_consistent(model, start, group, 3000.0, KEY, how, batch=16)
     assert not found.converged
     assert {"diverged", "imaginary", "not_converged"} & set(found.flags)
     assert not found.stable or "diverged" in found.flags
