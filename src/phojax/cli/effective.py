@@ -179,7 +179,7 @@ def _record(
     for one in rows:
         record["effective"][f"{one.temperature:g}"] = effective_summary(one)
         if one.found.flags:
-            record["notes"].append(f"{T} K: {one.found.message}")
+            record["notes"].append(f"{one.temperature:g} K: {one.found.message}")
     return record
 
 

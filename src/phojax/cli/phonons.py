@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from phojax.brillouin import gamma_mesh, mesh_divisions
+from phojax.campaign.row_files import write_row_files
 from phojax.checks import InputError, fail
 from phojax.cli.exports import EXPORTS, write_exports
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, jobs_of, phonopy_input, structure_input
