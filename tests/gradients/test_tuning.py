@@ -87,8 +87,9 @@ def test_gradients_of_misfits(kind, relaxed):
 def test_known_parameters_are_found_again(kind, relaxed):
     """From starts that are off by up to 10 %; at another volume the fit is as good."""
     other = replace(target("matrices", False, 2.75), name="held out")
-    start = {"charge": jnp.asarray(1.1), "rho": jnp.asarray(1.02)}
-    # A and ρ have much the same effect: both together would need another descent than Adam's.
+    start = {"charge": jnp.asarray(1.1), "rho": jnp.asarray(1.05)}
+    # A and ρ have much the same effect: both together would need another descent than Adam's. From
+    # some other starts frequencies end at a kink, where bands of different groups cross.
     found = tuned(
         lambda values: made({**values, "A": jnp.asarray(1.0)}), start,
         [target(kind, relaxed)], [other], steps=120, rate=0.02,
