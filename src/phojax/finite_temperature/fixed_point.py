@@ -217,10 +217,12 @@ def apart(a: Gaussian, b: Gaussian) -> float:
 
 
 def frequencies(values: np.ndarray) -> np.ndarray:
+    """Return signed frequencies in THz of λ in eV Å⁻² amu⁻¹."""
     return np.asarray(frequency_THz(jnp.asarray(values)))
 
 
 def mean_displacement(ensemble: Gaussian) -> float:
+    """Return the mean over atoms of their mean squared displacement, Å²."""
     return float(np.trace(ensemble.displacements, axis1=1, axis2=2).mean())
 
 
