@@ -16,7 +16,7 @@ def test_two_devices_say_what_one_says(tmp_path):
     found = []
     for count in (1, 2):
         path = tmp_path / f"{count}.npz"
-        flags = f"--xla_force_host_platform_device_count={count}"
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
         subprocess.run(
             [sys.executable, str(SCRIPT), str(path)], check=True, timeout=600,
             env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
