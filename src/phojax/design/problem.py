@@ -278,11 +278,12 @@ def _at_rest(model: Potential, crystal: Structure, group: SpaceGroup):
 
 
 def _route(given: Problem, model: Potential, crystal: Structure) -> Route:
-    """Return a route that holds for the crystal, that of before where it does."""
-    held = given._route
-    if held is None or not held.fits(model, crystal):
-        given._route = held = route_for(model, crystal, given.mesh, given.group)
-    return held
+    """Return the problem's one route, with room for the crystal."""
+    known = given._route
+    if known is None:
+        known = route_for(model, crystal, given.mesh, given.group)
+    given._route = known.with_room_for(model, crystal)
+    return given._route
 
 
 def _on_strain(given: Problem, by_strain: np.ndarray, ε: np.ndarray) -> np.ndarray:
