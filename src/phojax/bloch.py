@@ -323,6 +323,8 @@ def check_carries_waves(potential: Potential, crystal: Structure) -> None:
             f"D(q) without a supercell of {potential.name}, which runs in another program",
             "a potential written in JAX with neighbors.gather and neighbors.scatter", remedy,
         )  # fmt: skip
+    if potential.carries_waves:
+        return
     capacity = potential.capacity(crystal)
 
     def carried(crystal: Structure):

@@ -167,16 +167,17 @@ def near_cubic_matrix(
         copies = -(-smallest // n)
         return np.diag([1, 1, copies]) if copies > 1 else np.eye(3, dtype=int)
 
-    def score(P):
-        metric = (P @ cell) @ (P @ cell).T
-        uneven = np.linalg.norm(metric / np.linalg.det(metric) ** (1 / 3) - np.eye(3))
-        turned = P @ np.swapaxes(group.rotations, 1, 2) @ np.linalg.inv(P)
-        return float(uneven + 0.5 * (np.abs(turned - np.rint(turned)).max() > 1e-6))
-
-    scores = [(score(P), P) for P in candidates.values()]
-    best = min(s for s, _ in scores)
-    good = [(round(np.linalg.det(P)), s, P.tolist()) for s, P in scores if s <= best + 0.2]
-    return np.array(min(good)[2])
+    tried = np.array(list(candidates.values()))
+    copies = np.rint(np.linalg.det(tried)).astype(int)
+    edges = tried @ cell
+    metric = edges @ np.swapaxes(edges, 1, 2)
+    size = np.linalg.det(metric)[:, None, None] ** (1 / 3)
+    uneven = np.linalg.norm(metric / size - np.eye(3), axis=(1, 2))
+    turned = tried[:, None] @ np.swapaxes(group.rotations, 1, 2) @ np.linalg.inv(tried)[:, None]
+    broken = np.abs(turned - np.rint(turned)).max(axis=(1, 2, 3)) > 1e-6
+    scores = uneven + 0.5 * broken
+    good = np.flatnonzero(scores <= scores.min() + 0.2)
+    return tried[min(good, key=lambda k: (copies[k], scores[k].round(9), tried[k].tolist()))]
 
 
 def _supercell_candidates(primitive: Structure, most: int):

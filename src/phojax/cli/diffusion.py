@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,11 @@ from ase.formula import Formula
 from phojax.campaign.transport_files import FILES, temperature_label, write_transport
 from phojax.checks import InputError, fail
 from phojax.cli.jobs import Job, named_jobs
-from phojax.cli.md import add_analysis, check_analysis, check_temperatures, printed
+from phojax.cli.md import add_analysis, check_analysis, check_temperatures
 from phojax.cli.options import add_common
 from phojax.cli.progress import Progress
-from phojax.cli.recorded import check_out, recorded
-from phojax.cli.table import write_csv
-from phojax.cli.transport_report import table_rows
+from phojax.cli.recorded import over_inputs, recorded
+from phojax.cli.transport_report import all_table_rows, printed_table
 from phojax.io.structures import check_readable, read_structure
 from phojax.io.trajectories import read_trajectory
 from phojax.md.density import smoothed
@@ -86,16 +86,8 @@ def run(options: argparse.Namespace) -> int:
         job.name: given[n] if given is not None else _named(job.path) for n, job in enumerate(jobs)
     }
     groups = [jobs] if options.together else [[job] for job in jobs]
-    table = options.out / "diffusion.csv"
-    check_out(options.out, table)
-    records = []
-    for number, group in enumerate(groups):
-        progress = Progress(f"[{number + 1}/{len(groups)}] {group[0].name}")
-        records.append(_record(group, temperatures, options, progress))
-        write_csv(table, [row for record in records for row in table_rows(record)])
-    printed(records)
-    print(f"results in {options.out}/, table in {table}")
-    return 1 if any("error" in record for record in records) else 0
+    works = {group[0].name: partial(_record, group, temperatures, options) for group in groups}
+    return over_inputs(works, options.out / "diffusion.csv", all_table_rows, printed_table)
 
 
 def _named(path: pathlib.Path) -> float | None:

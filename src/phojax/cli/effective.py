@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,7 @@ from phojax.checks import fail
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, named_jobs, structure_input
 from phojax.cli.options import add_common, settings_of
 from phojax.cli.progress import Progress
-from phojax.cli.recorded import check_out, recorded
-from phojax.cli.table import text_of, write_csv
-from phojax.compiled import let_go_of_compiled
+from phojax.cli.recorded import over_inputs, recorded
 from phojax.finite_temperature.effective import Sampling
 from phojax.io.records import write_record
 from phojax.io.structures import check_readable
@@ -101,22 +100,12 @@ def run(options: argparse.Namespace) -> int:
         raise fail("--classical at 0 K", "a temperature above 0", "At 0 K take quantum widths")
     jobs = named_jobs(options.inputs, options.out)
     model = potential(options.potential)
-    table = options.out / "effective.csv"
-    check_out(options.out, table)
-    records = []
-    for number, job in enumerate(jobs):
-        progress = Progress(f"[{number + 1}/{len(jobs)}] {job.name}")
-        records.append(_done_or_computed(job, model, settings, how, options, progress))
-        let_go_of_compiled()
-        write_csv(table, [row for record in records for row in _rows(record, settings.mobile)])
-    print(text_of([row for record in records for row in _rows(record, settings.mobile)]))
-    for record in records:
-        for note in record.get("notes", []):
-            print(f"  {record['name']}: {note}")
-        if "error" in record:
-            print(f"  {record['name']}: FAILED: {record['error']}")
-    print(f"results in {options.out}/, table in {table}")
-    return 1 if any("error" in record for record in records) else 0
+    works = {job.name: partial(_done_or_computed, job, model, settings, how, options)
+             for job in jobs}  # fmt: skip
+    return over_inputs(
+        works, options.out / "effective.csv",
+        lambda records: [row for record in records for row in _rows(record, settings.mobile)],
+    )  # fmt: skip
 
 
 def _done_or_computed(

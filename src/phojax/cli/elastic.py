@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,8 @@ from phojax.checks import fail
 from phojax.cli.jobs import Job, named_jobs, structure_input
 from phojax.cli.options import add_common, settings_of
 from phojax.cli.progress import Progress
-from phojax.cli.recorded import check_out, recorded
-from phojax.cli.table import text_of, write_csv
-from phojax.compiled import let_go_of_compiled
+from phojax.cli.recorded import over_inputs, recorded
+from phojax.cli.table import text_of
 from phojax.io.structures import check_readable, write_structure
 from phojax.potentials.catalogue import potential
 from phojax.potentials.contract import Potential
@@ -70,22 +70,12 @@ def run(options: argparse.Namespace) -> int:
     model = potential(options.potential)
     width = options.width or 0.0
     strain = route(model, options.strain, width)
-    table = options.out / "elastic.csv"
-    check_out(options.out, table)
-    records = []
-    for number, job in enumerate(jobs):
-        progress = Progress(f"[{number + 1}/{len(jobs)}] {job.name}")
-        records.append(_done_or_computed(job, model, settings, strain, width, progress))
-        let_go_of_compiled()
-        write_csv(table, records)
-    print(text_of([_row(record) for record in records]))
-    for record in records:
-        for note in record["notes"]:
-            print(f"  {record['name']}: {note}")
-        if "error" in record:
-            print(f"  {record['name']}: FAILED: {record['error']}")
-    print(f"results in {options.out}/, table in {table}")
-    return 1 if any("error" in record for record in records) else 0
+    works = {job.name: partial(_done_or_computed, job, model, settings, strain, width)
+             for job in jobs}  # fmt: skip
+    return over_inputs(
+        works, options.out / "elastic.csv", list,
+        lambda records: text_of([_row(record) for record in records]),
+    )  # fmt: skip
 
 
 def _done_or_computed(

@@ -2,8 +2,9 @@
 
 import argparse
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,7 @@ from phojax.cli.evaluation_report import compared, csv_rows, slug, write_figures
 from phojax.cli.jobs import Job, named_jobs, structure_input
 from phojax.cli.options import add_common, settings_of
 from phojax.cli.progress import Progress
-from phojax.cli.recorded import check_out, recorded
-from phojax.cli.table import write_csv
-from phojax.compiled import let_go_of_compiled
+from phojax.cli.recorded import over_inputs, recorded
 from phojax.evaluation import (
     Lattice,
     force_errors,
@@ -117,28 +116,21 @@ def run(options: argparse.Namespace) -> int:
         raise fail(f"--potential {' '.join(options.potential)}", "each one once")
     models = {name: potential(name) for name in options.potential}
     reference = potential(options.reference) if options.reference else None
-    table = options.out / "evaluate.csv"
-    check_out(options.out, table)
-    records = []
-    for number, job in enumerate(jobs):
-        progress = Progress(f"[{number + 1}/{len(jobs)}] {job.name}")
-        record = _done_or_computed(job, models, reference, settings, options, progress)
-        records.append(record)
-        let_go_of_compiled()
-        write_csv(table, csv_rows(records))
-    print(compared(records, list(models), settings))
-    for record in records:
-        for note in record["notes"]:
-            print(f"  {record['name']}: {note}")
-        if "error" in record:
-            print(f"  {record['name']}: FAILED: {record['error']}")
-        for name, entry in record.get("potentials", {}).items():
-            for remark in entry.get("remarks", []):
-                print(f"  {record['name']}: {name}: {remark}")
-            if "error" in entry:
-                print(f"  {record['name']}: {name} FAILED: {entry['error']}")
-    print(f"results in {options.out}/, table in {table}")
-    return 1 if any("error" in r or "potential_failed" in r["flags"] for r in records) else 0
+    works = {job.name: partial(_done_or_computed, job, models, reference, settings, options)
+             for job in jobs}  # fmt: skip
+    return over_inputs(
+        works, options.out / "evaluate.csv", csv_rows,
+        lambda records: compared(records, list(models), settings), _remarks,
+    )  # fmt: skip
+
+
+def _remarks(record: dict[str, Any]) -> Iterator[str]:
+    """Yield what is to be said of each potential."""
+    for name, entry in record.get("potentials", {}).items():
+        for remark in entry.get("remarks", []):
+            yield f"{name}: {remark}"
+        if "error" in entry:
+            yield f"{name} FAILED: {entry['error']}"
 
 
 def _done_or_computed(

@@ -4,6 +4,7 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,9 +18,8 @@ from phojax.checks import fail
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, named_jobs, structure_input
 from phojax.cli.options import add_common
 from phojax.cli.progress import Progress
-from phojax.cli.recorded import check_out, recorded
-from phojax.cli.table import text_of, write_csv
-from phojax.compiled import let_go_of_compiled
+from phojax.cli.recorded import over_inputs, recorded
+from phojax.cli.table import write_csv
 from phojax.descriptors.thermodynamics import J_per_K_mol
 from phojax.finite_temperature.quasiharmonic import FirstOrder, State
 from phojax.finite_temperature.strain_expansion import STEP
@@ -115,22 +115,12 @@ def run(options: argparse.Namespace) -> int:
         model.smoothing_width if options.width is None else options.width, options.pairs,
         options.supercell_atoms, tuple(options.mesh) if options.mesh else None,
     )  # fmt: skip
-    table = options.out / "expand.csv"
-    check_out(options.out, table)
-    records = []
-    for number, job in enumerate(jobs):
-        progress = Progress(f"[{number + 1}/{len(jobs)}] {job.name}")
-        records.append(_done_or_computed(job, model, asked, not options.no_figures, progress))
-        let_go_of_compiled()
-        write_csv(table, [row for record in records for row in _rows(record)])
-    print(text_of([row for record in records for row in _rows(record)]))
-    for record in records:
-        for note in record.get("notes", []):
-            print(f"  {record['name']}: {note}")
-        if "error" in record:
-            print(f"  {record['name']}: FAILED: {record['error']}")
-    print(f"results in {options.out}/, table in {table}")
-    return 1 if any("error" in record for record in records) else 0
+    works = {job.name: partial(_done_or_computed, job, model, asked, not options.no_figures)
+             for job in jobs}  # fmt: skip
+    return over_inputs(
+        works, options.out / "expand.csv",
+        lambda records: [row for record in records for row in _rows(record)],
+    )  # fmt: skip
 
 
 def _done_or_computed(

@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from ase.formula import Formula
 from phojax.checks import fail
 from phojax.cli.jobs import Job, named_jobs
 from phojax.cli.progress import Progress
-from phojax.cli.recorded import check_out, recorded
-from phojax.cli.table import text_of, write_csv
+from phojax.cli.recorded import over_inputs, recorded
+from phojax.cli.table import text_of
 from phojax.cli.third import THIRD_ORDER_FILES, write_third_order
 from phojax.force_constants.basis import symmetry_adapted_basis
 from phojax.force_constants.displacements import DisplacementSet
@@ -106,21 +107,11 @@ def run(options: argparse.Namespace) -> int:
         raise fail("--cutoff3 without --third", "both, or neither")
     if options.penalty is not None and options.method == "least-squares":
         raise fail("--penalty with least squares", "--method l1 or ridge")
-    table = options.out / "fit.csv"
-    check_out(options.out, table)
-    records = []
-    for number, job in enumerate(jobs):
-        progress = Progress(f"[{number + 1}/{len(jobs)}] {job.name}")
-        records.append(_done_or_computed(job, options, progress))
-        write_csv(table, records)
-    print(text_of([_row(record) for record in records]))
-    for record in records:
-        for note in record["notes"]:
-            print(f"  {record['name']}: {note}")
-        if "error" in record:
-            print(f"  {record['name']}: FAILED: {record['error']}")
-    print(f"results in {options.out}/, table in {table}")
-    return 1 if any("error" in record for record in records) else 0
+    works = {job.name: partial(_done_or_computed, job, options) for job in jobs}
+    return over_inputs(
+        works, options.out / "fit.csv", list,
+        lambda records: text_of([_row(record) for record in records]),
+    )  # fmt: skip
 
 
 def _done_or_computed(job: Job, options, progress: Progress) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import argparse
 import math
 import pathlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ase.data import atomic_numbers
@@ -23,10 +24,8 @@ from phojax.checks import InputError, fail
 from phojax.cli.jobs import Job, named_jobs, structure_input
 from phojax.cli.options import add_common, settings_of, whole_number
 from phojax.cli.progress import Progress
-from phojax.cli.recorded import check_out, recorded
-from phojax.cli.table import text_of, write_csv
-from phojax.cli.transport_report import printed_rows, table_rows
-from phojax.compiled import let_go_of_compiled
+from phojax.cli.recorded import over_inputs, recorded
+from phojax.cli.transport_report import all_table_rows, printed_table
 from phojax.io.structures import check_readable
 from phojax.md.protocol import Protocol
 from phojax.potentials.catalogue import potential
@@ -138,26 +137,8 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     jobs = named_jobs(options.inputs, options.out)
     work = _Work(jobs, settings, protocol, options)
-    table = options.out / "md.csv"
-    check_out(options.out, table)
-    records = []
-    for job in jobs:
-        records.append(work.record(job))
-        let_go_of_compiled()
-        write_csv(table, [row for record in records for row in table_rows(record)])
-    printed(records)
-    print(f"results in {options.out}/, table in {table}")
-    return 1 if any("error" in record for record in records) else 0
-
-
-def printed(records: list[dict[str, Any]]) -> None:
-    """Print the table of transport, and what is to be said about it."""
-    print(text_of([row for record in records for row in printed_rows(record)]))
-    for record in records:
-        for note in record["notes"]:
-            print(f"  {record['name']}: {note}")
-        if "error" in record:
-            print(f"  {record['name']}: FAILED: {record['error']}")
+    works = {job.name: partial(work.record, job) for job in jobs}
+    return over_inputs(works, options.out / "md.csv", all_table_rows, printed_table)
 
 
 class _Work:
@@ -175,10 +156,9 @@ class _Work:
         self._prepared: dict[str, Prepared | InputError] = {}
         self._moved: dict[str, Moved] = {}
 
-    def record(self, job: Job) -> dict[str, Any]:
+    def record(self, job: Job, progress: Progress) -> dict[str, Any]:
         """Return the record of an input, computed where it is not there."""
         place = self._jobs.index(job)
-        progress = Progress(f"[{place + 1}/{len(self._jobs)}] {job.name}")
 
         def computed(checkpoint: Checkpoint) -> dict[str, Any]:
             self._prepare(job, progress, checkpoint)

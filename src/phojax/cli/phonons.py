@@ -17,7 +17,7 @@ from phojax.cli.exports import EXPORTS, write_exports
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, jobs_of, phonopy_input, structure_input
 from phojax.cli.options import add_options, settings_of
 from phojax.cli.progress import Progress, seconds
-from phojax.cli.recorded import check_out, recorded
+from phojax.cli.recorded import check_out, recorded, told
 from phojax.cli.table import printed_table, write_csv
 from phojax.cli.third import THIRD_ORDER_FILES, third_order_of, write_third_order
 from phojax.compiled import let_go_of_compiled
@@ -83,14 +83,7 @@ def run(options: argparse.Namespace) -> int:
     check_out(options.out, table)
     records = _all_done(jobs, model, settings, options)
     print(printed_table(records, settings))
-    failed = [r for r in records if "error" in r]
-    for record in records:
-        for note in record.get("notes", []):
-            print(f"  {record['name']}: {note}")
-    for record in failed:
-        print(f"  {record['name']}: FAILED: {record['error']}")
-    print(f"results in {options.out}/, table in {table}")
-    return 1 if failed else 0
+    return told(records, table)
 
 
 def _all_done(jobs, model, settings: PhononSettings, options) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""One input, one record: read where it is done, else computed; a failure is a record, too."""
+"""A command over its inputs: one record each, done before or computed, a failure one as well."""
 
 import contextlib
 import errno
@@ -7,16 +7,70 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from phojax.checks import InputError, fail
 from phojax.cli.jobs import Job
 from phojax.cli.progress import Progress, seconds
+from phojax.cli.table import text_of, write_csv
+from phojax.compiled import let_go_of_compiled
 from phojax.io.records import read_record, write_record
 from phojax.screening.store import Checkpoint
 
 Record = dict[str, Any]
+Rows = list[dict[str, Any]]
+
+
+def over_inputs(
+    works: Mapping[str, Callable[[Progress], Record]],
+    table: pathlib.Path,
+    rows: Callable[[list[Record]], Rows],
+    shown: Callable[[list[Record]], str] | None = None,
+    remarks: Callable[[Record], Iterable[str]] = lambda record: (),
+) -> int:
+    """Do all works, rewrite the table after each, print it and what is to be said.
+
+    Args:
+        works: For each name what returns its record, as `recorded` does.
+        table: The CSV file, in the folder of results.
+        rows: Of the table, of all records so far.
+        shown: The table to be printed; that of the rows by default.
+        remarks: To be printed beside the notes of a record.
+
+    Returns:
+        The exit status: 1 where a record is a failure.
+
+    Raises:
+        InputError: a folder that cannot be written to.
+    """
+    check_out(table.parent, table)
+    records: list[Record] = []
+    for number, (name, work) in enumerate(works.items()):
+        records.append(work(Progress(f"[{number + 1}/{len(works)}] {name}")))
+        let_go_of_compiled()
+        write_csv(table, rows(records))
+    print(text_of(rows(records)) if shown is None else shown(records))
+    return told(records, table, remarks)
+
+
+def told(
+    records: list[Record],
+    table: pathlib.Path,
+    remarks: Callable[[Record], Iterable[str]] = lambda record: (),
+) -> int:
+    """Print notes and failures, and where results are; return the exit status."""
+    for record in records:
+        for text in (*record.get("notes", []), *remarks(record)):
+            print(f"  {record['name']}: {text}")
+        if "error" in record:
+            print(f"  {record['name']}: FAILED: {record['error']}")
+    print(f"results in {table.parent}/, table in {table}")
+    return 1 if any(map(_failed, records)) else 0
+
+
+def _failed(record: Record) -> bool:
+    return "error" in record or "potential_failed" in record.get("flags", [])
 
 
 def recorded(

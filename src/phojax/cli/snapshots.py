@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import pathlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,8 @@ from phojax.checks import InputError, fail
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, named_jobs, structure_input
 from phojax.cli.options import add_common, settings_of, whole_number
 from phojax.cli.progress import Progress
-from phojax.cli.recorded import check_out, recorded
-from phojax.cli.table import text_of, write_csv
-from phojax.compiled import let_go_of_compiled
+from phojax.cli.recorded import over_inputs, recorded
+from phojax.cli.table import write_csv
 from phojax.finite_temperature.snapshots import Snapshots
 from phojax.io.structures import check_readable, read_structure, write_structure
 from phojax.io.trajectories import holds_frames, read_trajectory
@@ -123,22 +123,12 @@ def run(options: argparse.Namespace) -> int:
         raise fail("molecular dynamics at 0 K", "a temperature above 0", "Give --md-temperature")
     jobs = named_jobs(options.inputs, options.out)
     model = potential(options.potential)
-    table = options.out / "snapshots.csv"
-    check_out(options.out, table)
-    records = []
-    for number, job in enumerate(jobs):
-        progress = Progress(f"[{number + 1}/{len(jobs)}] {job.name}")
-        records.append(_done_or_computed(job, model, settings, how, protocol, options, progress))
-        let_go_of_compiled()
-        write_csv(table, [row for record in records for row in _rows(record)])
-    print(text_of([row for record in records for row in _rows(record)]))
-    for record in records:
-        for note in record.get("notes", []):
-            print(f"  {record['name']}: {note}")
-        if "error" in record:
-            print(f"  {record['name']}: FAILED: {record['error']}")
-    print(f"results in {options.out}/, table in {table}")
-    return 1 if any("error" in record for record in records) else 0
+    works = {job.name: partial(_done_or_computed, job, model, settings, how, protocol, options)
+             for job in jobs}  # fmt: skip
+    return over_inputs(
+        works, options.out / "snapshots.csv",
+        lambda records: [row for record in records for row in _rows(record)],
+    )  # fmt: skip
 
 
 def _md_temperature(options: argparse.Namespace) -> float:

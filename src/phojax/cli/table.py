@@ -60,7 +60,8 @@ def text_of(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "(nothing to show)"
     text = io.StringIO()
-    pd.DataFrame(rows).fillna("").to_string(text, index=False)
+    table = pd.DataFrame(rows).astype(object)
+    table.where(table.notna(), "").to_string(text, index=False)
     return text.getvalue()
 
 

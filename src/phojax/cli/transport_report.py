@@ -2,10 +2,22 @@
 
 from typing import Any
 
+from phojax.cli.table import text_of
+
 Record = dict[str, Any]
 
 CM2_S_PER_A2_PS = 1e-4
 """1 Å²/ps in cm²/s."""
+
+
+def all_table_rows(records: list[Record]) -> list[Record]:
+    """Return the rows of the table for programs."""
+    return [row for record in records for row in table_rows(record)]
+
+
+def printed_table(records: list[Record]) -> str:
+    """Return the table for people."""
+    return text_of([row for record in records for row in printed_rows(record)])
 
 
 def table_rows(record: Record) -> list[Record]:
