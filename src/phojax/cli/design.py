@@ -3,7 +3,6 @@
 import argparse
 import csv
 import json
-import pathlib
 from typing import Any
 
 import jax
@@ -14,10 +13,11 @@ from ase.formula import Formula
 from phojax.brillouin import gamma_mesh, mesh_divisions
 from phojax.checks import fail
 from phojax.cli import md
+from phojax.cli.options import SPACING, add_objective
 from phojax.cli.progress import Progress
 from phojax.cli.recorded import check_out
 from phojax.cli.table import text_of
-from phojax.design.goals import DESCRIPTORS, STABLE, Limit, goal
+from phojax.design.goals import STABLE, Limit, goal
 from phojax.design.loop import descended
 from phojax.design.outcome import outcome, with_references
 from phojax.design.problem import Problem, problem
@@ -43,16 +43,8 @@ def add_parser(commands) -> None:
         "what its phonons give, the relaxation within it; round to a real composition, compute "
         "that from scratch, and say what of the predicted gain is left.",
     )
+    add_objective(parser)
     add = parser.add_argument
-    add("structure", type=pathlib.Path, help="a structure file")
-    add(
-        "--potential", default="nequix", metavar="NAME",
-        help="a smooth one, in JAX (default: nequix; `phojax potentials` lists them)",
-    )  # fmt: skip
-    add(
-        "--objective", default="msd", choices=tuple(DESCRIPTORS),
-        help="of the mobile ions or of the crystal (default: msd)",
-    )  # fmt: skip
     add("--opposite", action="store_true", help="make it smaller where it would grow, or larger")
     add(
         "--vary", default="strain", metavar="WHAT",
@@ -81,12 +73,6 @@ def add_parser(commands) -> None:
         "--margin", type=float, default=STABLE, metavar="THz",
         help=f"that the softest mode should stay above 0 (default: {STABLE})",
     )  # fmt: skip
-    add("--temperature", type=float, default=300.0, metavar="T", help="in K (default: 300)")
-    add("--mobile", default="Na", metavar="SYMBOL", help="mobile element (default: Na)")
-    add(
-        "--mesh", nargs=3, type=int, metavar="N",
-        help="Γ-centred q mesh (default: points at most 0.5 Å⁻¹ apart)",
-    )  # fmt: skip
     add(
         "--width", type=float, metavar="Å",
         help="over which energy and force constants are averaged in a supercell; 0 for none "
@@ -106,11 +92,7 @@ def add_parser(commands) -> None:
         help="in K (default: 800); other settings as the defaults of `phojax md`",
     )  # fmt: skip
     add("--md-steps", type=int, metavar="N", help="of that run (default: as `phojax md`)")
-    add("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder of the results")
     parser.set_defaults(run=run)
-
-
-_SPACING = 0.5  # Å⁻¹: coarser than for tables, since every step takes many rows
 
 
 def run(options: argparse.Namespace) -> int:
@@ -243,7 +225,7 @@ def _problem(options: argparse.Namespace, model, elements, strain: bool) -> Prob
         )  # fmt: skip
     group = space_group(crystal, 1e-3)
     crystal = symmetrized(crystal, group)
-    mesh = gamma_mesh(options.mesh or mesh_divisions(crystal, _SPACING), group)
+    mesh = gamma_mesh(options.mesh or mesh_divisions(crystal, SPACING), group)
     width = model.smoothing_width if options.width is None else options.width
     if width > 0:
         cells = supercell(crystal, near_cubic_matrix(crystal, group, options.supercell_atoms))

@@ -16,7 +16,7 @@ from ase.formula import Formula
 from phojax.brillouin import gamma_mesh, mesh_divisions
 from phojax.checks import fail
 from phojax.cli.jobs import ONE_AT_A_TIME, Job, named_jobs, structure_input
-from phojax.cli.options import add_common
+from phojax.cli.options import SPACING, add_common
 from phojax.cli.progress import Progress
 from phojax.cli.recorded import over_inputs, recorded
 from phojax.cli.table import write_csv
@@ -39,7 +39,6 @@ from phojax.structure import supercell
 from phojax.symmetry import near_cubic_matrix, primitive_cell, space_group, symmetrized
 from phojax.units import EV_PER_A3_IN_GPA
 
-_SPACING = 0.5  # Å⁻¹, as for designs: every point is computed at several strains
 _GRID = 16  # intervals of temperature in a figure
 _FILES = ("structure.extxyz", "T*K.extxyz", "gruneisen.npz", "expansion.*")
 _ROUGH = 0.05  # of α: two expansions that differ by more do not agree
@@ -140,7 +139,7 @@ def _done_or_computed(
         start = primitive_cell(crystal, 1e-3)
         group = space_group(start, 1e-3)
         start = symmetrized(start, group)
-        mesh = gamma_mesh(asked.mesh or mesh_divisions(start, _SPACING), group)
+        mesh = gamma_mesh(asked.mesh or mesh_divisions(start, SPACING), group)
         used = model
         if asked.width > 0:
             matrix = near_cubic_matrix(start, group, asked.supercell_atoms)

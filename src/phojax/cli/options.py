@@ -1,11 +1,15 @@
-"""The options of `phojax phonons`, and the settings they ask for."""
+"""Options that commands share, and the settings they ask for."""
 
 import argparse
 import pathlib
 from collections.abc import Sequence
 
 from phojax.cli.exports import EXPORTS
+from phojax.design.goals import DESCRIPTORS
 from phojax.screening.settings import PhononSettings
+
+SPACING = 0.5
+"""Å⁻¹ between points where gradients are taken: coarser than for tables, for the rows are many."""
 
 
 def whole_number(text: str) -> int:
@@ -235,3 +239,24 @@ def settings_of(options: argparse.Namespace) -> PhononSettings:
     if given.get("mesh"):
         named["mesh"] = tuple(options.mesh)
     return PhononSettings(**named)
+
+
+def add_objective(parser: argparse.ArgumentParser) -> None:
+    """Add what the commands that follow a descriptor's gradient share, their structure included."""
+    add = parser.add_argument
+    add("structure", type=pathlib.Path, help="a structure file")
+    add(
+        "--potential", default="nequix", metavar="NAME",
+        help="a smooth one, in JAX (default: nequix; `phojax potentials` lists them)",
+    )  # fmt: skip
+    add(
+        "--objective", default="msd", choices=tuple(DESCRIPTORS),
+        help="of the mobile ions or of the crystal (default: msd)",
+    )  # fmt: skip
+    add("--temperature", type=float, default=300.0, metavar="T", help="in K (default: 300)")
+    add("--mobile", default="Na", metavar="SYMBOL", help="mobile element (default: Na)")
+    add(
+        "--mesh", nargs=3, type=int, metavar="N",
+        help=f"Γ-centred q mesh (default: points at most {SPACING} Å⁻¹ apart)",
+    )  # fmt: skip
+    add("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder of the results")

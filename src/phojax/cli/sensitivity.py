@@ -1,7 +1,6 @@
 """`phojax sensitivity`: which atoms, pairs and modes a descriptor depends on."""
 
 import argparse
-import pathlib
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,10 +9,11 @@ from ase.formula import Formula
 
 from phojax.brillouin import mesh_divisions
 from phojax.checks import fail
+from phojax.cli.options import SPACING, add_objective
 from phojax.cli.progress import Progress
 from phojax.cli.recorded import check_out
 from phojax.cli.table import text_of
-from phojax.design.goals import DESCRIPTORS, Goal, goal
+from phojax.design.goals import Goal, goal
 from phojax.gradients.route import by_waves
 from phojax.gradients.sensitivity import (
     ModeSensitivity,
@@ -37,7 +37,6 @@ from phojax.screening.row import versions
 from phojax.structure import Structure, Supercell, supercell
 from phojax.symmetry import SpaceGroup, primitive_cell, space_group, symmetrized
 
-_SPACING = 0.5  # Å⁻¹, as for designs
 _PRINTED = 12  # shells
 
 
@@ -50,24 +49,9 @@ def add_parser(commands) -> None:
         "of neighbours, about each atom, the masses and the modes does to what its phonons give: "
         "derivatives, by one reverse pass.",
     )
+    add_objective(parser)
     add = parser.add_argument
-    add("structure", type=pathlib.Path, help="a structure file")
-    add(
-        "--potential", default="nequix", metavar="NAME",
-        help="a smooth one, in JAX (default: nequix; `phojax potentials` lists them)",
-    )  # fmt: skip
-    add(
-        "--objective", default="msd", choices=tuple(DESCRIPTORS),
-        help="of the mobile ions or of the crystal (default: msd)",
-    )  # fmt: skip
-    add("--temperature", type=float, default=300.0, metavar="T", help="in K (default: 300)")
-    add("--mobile", default="Na", metavar="SYMBOL", help="mobile element (default: Na)")
-    add(
-        "--mesh", nargs=3, type=int, metavar="N",
-        help="Γ-centred q mesh (default: points at most 0.5 Å⁻¹ apart)",
-    )  # fmt: skip
     add("--no-figures", action="store_true", help="no figure")
-    add("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder of the results")
     parser.set_defaults(run=run)
 
 
@@ -87,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     progress = Progress(options.structure.stem)
     progress("relaxation", 0, 0)
     here, how = minimum(model, symmetrized(start, group), symmetry=group)
-    cells = supercell(here.crystal, options.mesh or mesh_divisions(here.crystal, _SPACING))
+    cells = supercell(here.crystal, options.mesh or mesh_divisions(here.crystal, SPACING))
     route = by_waves(model, here.crystal, mesh_of(cells), group)
     found = value_and_gradient(aim.value, here, route, on_part=progress)
     pairs, modes = pair_sensitivity(found, cells, group), mode_sensitivity(found)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from phojax.plots.style import ALERT, GREY, HOSTS, INK, LARGE, MOBILE, NORMAL, SMALL
+from phojax.plots.style import ALERT, GREY, HOSTS, MOBILE, NORMAL, SMALL, letter_panel, set_title
 
 _SIZE = (7.2, 2.7)  # inches: two columns of a journal
 _DPI = 300
@@ -51,13 +51,8 @@ def expansion_figure(data: ExpansionData) -> Figure:
     _draw_expansion(panels[1], data)
     _draw_modes(panels[2], data)
     for letter, axes in zip("abc", panels, strict=True):
-        axes.set_title(letter, loc="left", fontsize=NORMAL, fontweight="bold", pad=3)
-        axes.tick_params(labelsize=SMALL, width=0.6, length=2.5)
-        for spine in axes.spines.values():
-            spine.set_linewidth(0.6)
-    figure.suptitle(data.title, x=0.01, ha="left", fontsize=LARGE, color=INK)
-    if data.notes:
-        figure.supxlabel("; ".join(data.notes), x=0.01, ha="left", fontsize=SMALL, color=ALERT)
+        letter_panel(axes, letter)
+    set_title(figure, data.title, data.notes)
     return figure
 
 

@@ -25,6 +25,7 @@ from phojax.plots.style import (
     SMALL,
     coupling_colours,
     displacement_colours,
+    letter_panel,
 )
 
 _SIZE = (7.2, 4.1)  # inches: two columns of a journal
@@ -110,10 +111,7 @@ def _frame(panels: list, data: FigureData) -> None:
         if low:
             axes.axhline(0, color=INK, linewidth=0.7, zorder=0.5)
             axes.axhspan(low - 2 * room, 0, color=ALERT, alpha=0.05, linewidth=0, zorder=0)
-        axes.tick_params(labelsize=SMALL, width=0.6, length=2.5)
-        for spine in axes.spines.values():
-            spine.set_linewidth(0.6)
-        axes.set_title(letter, loc="left", fontsize=NORMAL, fontweight="bold", pad=3)
+        letter_panel(axes, letter)
     panels[0].tick_params(axis="x", labelsize=NORMAL, length=0)
 
 

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from phojax.plots.style import ALERT, GREY, INK, LARGE, MOBILE, NORMAL, SMALL
+from phojax.plots.style import ALERT, GREY, INK, LARGE, MOBILE, NORMAL, SMALL, letter_panel
 
 _SIZE = (7.2, 3.1)  # inches: two columns of a journal
 _DPI = 300
@@ -63,10 +63,7 @@ def snapshot_figure(data: SnapshotData) -> Figure:
     _draw_ions(ions, data)
     _draw_distribution(share, data, bool(wide))
     for axes, letter in ((ions, "a"), (share, "b")):
-        axes.set_title(letter, loc="left", fontsize=NORMAL, fontweight="bold", pad=3)
-        axes.tick_params(labelsize=SMALL, width=0.6, length=2.5)
-        for spine in axes.spines.values():
-            spine.set_linewidth(0.6)
+        letter_panel(axes, letter)
         _draw_lines(axes, data)
     if not wide:
         ions.set_ylim(bottom=0)

@@ -1,10 +1,13 @@
 """Colours, line widths and names in figures, fit for readers who do not tell red from green."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure
 
 INK, GREY, UNDEFINED = "#1a1a1a", "#8c8c8c", "#b8b8b8"
 ALERT = "#a3262a"
@@ -12,6 +15,21 @@ ALERT = "#a3262a"
 MOBILE = "#d55e00"
 HOSTS = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#7a5c00", "#444444")
 SMALL, NORMAL, LARGE = 7.0, 8.0, 9.5  # points
+
+
+def letter_panel(axes: Axes, letter: str) -> None:
+    """Set the letter of a panel, its ticks and the lines about it."""
+    axes.set_title(letter, loc="left", fontsize=NORMAL, fontweight="bold", pad=3)
+    axes.tick_params(labelsize=SMALL, width=0.6, length=2.5)
+    for spine in axes.spines.values():
+        spine.set_linewidth(0.6)
+
+
+def set_title(figure: Figure, title: str, notes: Sequence[str]) -> None:
+    """Set the title of a figure, and under its panels what is to be said of it."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=LARGE, color=INK)
+    if notes:
+        figure.supxlabel("; ".join(notes), x=0.01, ha="left", fontsize=SMALL, color=ALERT)
 
 
 def displacement_colours(values: np.ndarray) -> tuple[Colormap, Normalize]:
