@@ -13,6 +13,7 @@ among them. In a table what belongs to a centre is repeated and added up without
 is several times as fast where most atoms have about as many neighbours.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -136,6 +137,7 @@ class Neighbors:
         return self.others.mask
 
 
+@functools.partial(jax.jit, static_argnames=("cutoff", "capacity"))
 def neighbor_list(crystal: Structure, cutoff: float, capacity: PairCapacity) -> Neighbors:
     """Return all pairs closer than `cutoff` (Å); traceable, O(atoms) where there are bins.
 
