@@ -1,5 +1,6 @@
 # make demo        environment, install, phonons of the example structures into demo/
 # make test        environment, install, tests (no torch)
+# make test-slow   those that take long, of which most is compilation
 # make test-torch  the tests that compare with torch, in an environment of their own
 # make test-fairchem  those of fairchem 2, which cannot share it, in another
 # make lint types  style and type checks
@@ -16,13 +17,16 @@ BIN = .venv/bin
 TORCH_BIN = .venv-torch/bin
 FAIRCHEM_BIN = .venv-fairchem/bin
 
-.PHONY: demo test test-torch test-fairchem lint types benchmark clean
+.PHONY: demo test test-slow test-torch test-fairchem lint types benchmark clean
 
 demo: .venv/installed
 	$(BIN)/phojax phonons examples/structures/*.cif --temperature 300 800 --out demo
 
 test: .venv/tested
-	$(BIN)/python -m pytest -n auto -m "not torch"
+	$(BIN)/python -m pytest -n auto -m "not torch and not slow"
+
+test-slow: .venv/tested
+	$(BIN)/python -m pytest -n auto -m "slow and not torch"
 
 test-torch: .venv-torch/installed
 	$(TORCH_BIN)/python -m pytest -n auto -m torch

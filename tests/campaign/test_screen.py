@@ -225,6 +225,7 @@ def test_dynamics_of_those_chosen(folder, tmp_path):
     assert Store(out).forget_failures() == 1
 
 
+@pytest.mark.slow
 def test_dynamics_side_by_side_and_where_memory_is_short(folder, tmp_path, monkeypatch):
     command = [
         "screen", str(folder), *OPTIONS, "--md", "all", "--md-batch", "2", "--md-temperature", "30",

@@ -210,6 +210,7 @@ def test_commands_that_make_no_sense(rock_salt, tmp_path, capsys, arguments, mes
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_nothing_interpolated(rock_salt, tmp_path, capsys):
     """Longitudinal and transverse modes of point charges part at Γ, with no Born charges."""
     command = ["phonons", str(rock_salt), *FAST, "--no-figures"]

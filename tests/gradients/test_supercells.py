@@ -69,6 +69,7 @@ def test_energy_and_force_constants_are_those_of_the_averaged_hessian(width, pai
     np.testing.assert_allclose(found.matrices, D, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_an_average_against_crystals_relaxed_again():
     given, start, group = soft(0.05, 1)
     mesh = gamma_mesh((3, 3, 3), group)

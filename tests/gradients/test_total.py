@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mixtures import mixable_pairs
 
 from phojax.bloch import exact
 from phojax.brillouin import gamma_mesh
@@ -87,8 +88,9 @@ def values(here, route):
 
 
 def test_values_are_those_of_modes():
-    model, group = ions(), space_group(rock_salt())
-    here, _ = minimum(model, rock_salt(), symmetry=group)
+    model, crystal = mixable_pairs()
+    group = space_group(crystal)
+    here, _ = minimum(model, crystal, symmetry=group)
     reduced, full = gamma_mesh((4, 4, 4), group), gamma_mesh((4, 4, 4))
     found = values(here, by_waves(model, here.crystal, reduced, group))
     np.testing.assert_allclose(found, values(here, by_waves(model, here.crystal, full)), rtol=1e-8)
@@ -99,6 +101,7 @@ def test_values_are_those_of_modes():
     np.testing.assert_allclose(found[0], np.trace(U[0]), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [rock_salt, wurtzite])
 def test_gradients_of_relaxed_descriptors(start):
     """In pressure and in a parameter of the potential, the crystal following."""
@@ -142,6 +145,7 @@ def test_gradients_of_relaxed_descriptors(start):
         )
 
 
+@pytest.mark.slow
 def test_gradients_at_rest_and_under_an_imposed_strain():
     """With no symmetry: every position and strain, and strain with the atoms following."""
     model = ions()
@@ -197,8 +201,9 @@ def test_gradients_at_rest_and_under_an_imposed_strain():
 
 
 def test_bad_input():
-    model, group = ions(), space_group(rock_salt())
-    here, _ = minimum(model, rock_salt(), symmetry=group)
+    model, crystal = mixable_pairs()
+    group = space_group(crystal)
+    here, _ = minimum(model, crystal, symmetry=group)
     with pytest.raises(InputError, match="reduced by symmetry"):
         by_waves(model, here.crystal, gamma_mesh((2, 2, 2), group))
     route = by_waves(model, here.crystal, gamma_mesh((2, 2, 2), group), group)

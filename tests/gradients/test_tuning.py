@@ -87,6 +87,7 @@ def test_gradients_of_misfits(kind, relaxed):
         np.testing.assert_allclose(slopes[name], (4 * close - wide) / 3, rtol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "relaxed"), [("matrices", False), ("frequencies", True)])
 def test_known_parameters_are_found_again(kind, relaxed):
     """From starts that are off by up to 10 %; at another volume the fit is as good."""
@@ -105,6 +106,7 @@ def test_known_parameters_are_found_again(kind, relaxed):
     assert all(step["converged"] for step in found.trail)
 
 
+@pytest.mark.slow
 def test_the_misfit_of_matrices_is_that_of_force_constants_of_a_supercell():
     """Parseval, with waves that fit the supercell; and that of frequencies by hand."""
     model, off = made(all_at(1.0)), made({**all_at(1.0), "rho": jnp.asarray(0.99)})

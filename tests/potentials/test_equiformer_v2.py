@@ -210,6 +210,7 @@ def test_padding_is_exact_and_batches_are_crystals_one_by_one(potential, predict
         np.testing.assert_allclose(stress[k], one[2], rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_change_of_forces_is_that_of_differences_on_a_perfect_crystal(held):
     crystal, change = held
     rng = np.random.default_rng(0)

@@ -49,6 +49,7 @@ def assert_same(found, alone):
         assert np.nanmax(np.abs(a - b), initial=0) <= 1e-10 * scale
 
 
+@pytest.mark.slow
 def test_batched_crystals_are_those_analysed_alone():
     items = [
         crystal(reference.triclinic), crystal(reference.rocksalt),
