@@ -232,6 +232,7 @@ class AxisDisplacement:
     largest_eigenvalue: Float[Array, ""]
 
 
+@jax.jit
 def msd_axis(U: Float[Array, "atom 3 3"], atoms: Bool[Array, " atom"]) -> AxisDisplacement:
     """Return the displacements along axes (Å²) of the atoms chosen, at least one."""
     along = jnp.diagonal(U, axis1=-2, axis2=-1)

@@ -58,18 +58,20 @@ def cell_index(supercell: Supercell, lattice: np.ndarray) -> np.ndarray:
     return order[np.searchsorted(keys[order], key(lattice))]
 
 
-def permuted(values: Float[Array, "i jL 3 3"], supercell: Supercell) -> Float[Array, "i jL 3 3"]:
+def permuted(
+    values: Float[Array, "i jL 3 3"] | Float[np.ndarray, "i jL 3 3"], supercell: Supercell
+) -> Float[Array, "i jL 3 3"] | Float[np.ndarray, "i jL 3 3"]:
     """Return Φ with (i, j·L) and its transpose exchanged: the right-hand side of eq. (1)."""
     n, copies = len(supercell.primitive), supercell.images.shape[0]
     j = np.repeat(np.arange(n), copies)
-    return jnp.swapaxes(values[j[None], transposed_columns(supercell).reshape(n, -1)], -1, -2)
+    return values[j[None], transposed_columns(supercell).reshape(n, -1)].swapaxes(-1, -2)
 
 
 def antisymmetric_ratio(constants: ForceConstants) -> float:
     """Return ‖Φ - Φᵀ‖ / ‖Φ + Φᵀ‖, the transpose in the sense of eq. (1); for concrete values."""
-    turned = permuted(constants.values, constants.supercell)
-    apart = jnp.linalg.norm(constants.values - turned)
-    return float(apart / jnp.linalg.norm(constants.values + turned))
+    values = np.asarray(constants.values)
+    turned = permuted(values, constants.supercell)
+    return float(np.linalg.norm(values - turned) / np.linalg.norm(values + turned))
 
 
 def enforced(constants: ForceConstants) -> tuple[ForceConstants, Residuals]:

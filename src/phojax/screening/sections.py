@@ -12,7 +12,7 @@ from phojax.descriptors.debye import (
     debye_temperature,
     gamma_cell_correction,
 )
-from phojax.descriptors.displacements import cumulative_displacements, msd_axis
+from phojax.descriptors.displacements import msd_axis
 from phojax.screening.analysis import Analysis, ModeTable, lowest_frequency
 from phojax.screening.settings import PhononSettings
 
@@ -193,9 +193,7 @@ def mode_arrays(found: Analysis, settings: PhononSettings) -> dict[str, np.ndarr
         "counted_as_oscillator": found.on_mesh.kept,
         "temperatures_K": np.asarray(settings.temperatures, float),
         "displacement_tensors_A2": found.tensors,
-        "msd_mobile_cumulative_A2": np.stack(
-            [_cumulative(found, u) for u in found.on_mesh.displacements]
-        ),
+        "msd_mobile_cumulative_A2": np.asarray(found.sums.cumulative),
         **of(found.on_path, "path_"),
         "path_distance_per_A": found.path.distance,
         "path_segments": np.array([[s.start, s.stop] for s in found.path.segments]),
@@ -205,11 +203,3 @@ def mode_arrays(found: Analysis, settings: PhononSettings) -> dict[str, np.ndarr
         "dos_per_THz": np.asarray(found.sums.dos),
         "dos_tetrahedron_per_THz": np.asarray(found.sums.dos_tetrahedron),
     }
-
-
-def _cumulative(found: Analysis, displacements: np.ndarray) -> np.ndarray:
-    """Return the MSD (Å²) of a mobile ion that modes up to each frequency of the grid add up to."""
-    curve = cumulative_displacements(
-        found.on_mesh, jnp.asarray(displacements[..., found.mobile]), jnp.asarray(found.grid_THz)
-    )
-    return np.asarray(curve).mean(axis=1)

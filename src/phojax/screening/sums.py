@@ -7,10 +7,11 @@ theirs count, with a weight that falls as the cube of the mesh.
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from phojax.compiled import on_all_devices
 from phojax.descriptors.coupling import mean_coupling
-from phojax.descriptors.displacements import share_below
+from phojax.descriptors.displacements import cumulative_displacements, share_below
 from phojax.descriptors.dos import (
     Moments,
     curve_width,
@@ -36,6 +37,7 @@ class MeshSums(NamedTuple):
         overlap_below: The same below 3 THz.
         thermodynamics: (temperature,) of each.
         share_below: (temperature, atom) of the MSD carried by soft modes.
+        cumulative: (temperature, frequency) MSD of a mobile ion in Å², of modes up to there.
         coupling_soft: (temperature,) mean coupling of soft modes.
         coupling_acoustic: (temperature,) of modes below the acoustic cutoff.
         coupling_paper_soft: (temperature,) in the paper's form.
@@ -51,6 +53,7 @@ class MeshSums(NamedTuple):
     overlap_below: jax.Array
     thermodynamics: Thermodynamics
     share_below: jax.Array
+    cumulative: jax.Array
     coupling_soft: jax.Array
     coupling_acoustic: jax.Array
     coupling_paper_soft: jax.Array
@@ -102,6 +105,10 @@ def _sums_of(one: SumsInput, temperatures, smearing, soft) -> MeshSums:
             one.displacements
         )
 
+    def cumulative(u):
+        of_mobile = jnp.sum(u * one.mobile, axis=-1, keepdims=True) / jnp.sum(one.mobile)
+        return cumulative_displacements(one, of_mobile, one.grid)[:, 0]
+
     return MeshSums(
         smeared,
         tetrahedra,
@@ -112,6 +119,7 @@ def _sums_of(one: SumsInput, temperatures, smearing, soft) -> MeshSums:
         dos_overlap(one.grid, of_mobile, of_host, 3.0),
         jax.vmap(lambda T: thermodynamics(one, T, one.kept))(temperatures),
         jax.vmap(lambda u: share_below(one, u, soft))(one.displacements),
+        jax.vmap(cumulative)(one.displacements),
         mean(one.coupling, soft),
         mean(one.coupling, one.cutoff),
         mean(one.coupling_paper, soft),
