@@ -1,10 +1,6 @@
 """`phojax md` and `phojax diffusion`: what they write, resume, refuse and survive."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,6 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
+from killing import killed_and_resumed
 
 from phojax.cli import main
 from phojax.io.records import write_record
@@ -93,18 +90,6 @@ def test_diffusion_agrees_with_what_was_summed_up(argon, tmp_path):
         np.testing.assert_allclose(a["msd_Ar_A2"][:32], b["msd_Ar_A2"][:32], rtol=1e-9)
 
 
-def _killed_and_resumed(command, after):
-    """Start the command again and again, killed after so many seconds each time but the last."""
-    for wait in after:
-        process = subprocess.Popen([sys.executable, "-m", "phojax", *command])
-        time.sleep(wait)
-        if process.poll() is not None:
-            break
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    return subprocess.run([sys.executable, "-m", "phojax", *command], check=False).returncode
-
-
 @pytest.mark.slow
 def test_killed_at_any_moment_it_resumes_bit_for_bit(argon, tmp_path):
     base = ["md", argon, *SHORT, "--temperature", "60", "--steps", "60000", "--equilibration",
@@ -115,7 +100,7 @@ def test_killed_at_any_moment_it_resumes_bit_for_bit(argon, tmp_path):
     took = time.monotonic() - begin
     rng = np.random.default_rng()  # any moment
     after = rng.uniform(0.3, 0.9, 3) * took
-    assert _killed_and_resumed([*base, "--out", str(parts)], after) == 0
+    assert killed_and_resumed([*base, "--out", str(parts)], after) == 0
     for name in ("transport-60K.npz", "trajectory-60K.npz"):
         with np.load(whole / "Ar" / name) as a, np.load(parts / "Ar" / name) as b:
             assert set(a.files) == set(b.files)

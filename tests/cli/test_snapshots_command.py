@@ -1,12 +1,14 @@
 """`phojax snapshots`: what it writes, resumes, refuses and survives."""
 
 import json
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 from ase import Atoms
 from ase.io import read, write
+from killing import killed_and_resumed
 
 from phojax.cli import main
 
@@ -120,6 +122,22 @@ def test_interrupted_it_goes_on(folder, tmp_path, capsys, monkeypatch):
     assert record["reference"]["given"]
     assert record["temperatures"]["300"]["msd_total_over_ideal"] == pytest.approx(1, rel=1e-3)
     assert (out / "unit" / "trajectory.npz").is_file()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on(folder, tmp_path):
+    """Relaxations and averaged Hessians in parts: what is there is taken, the rest is the same."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    base = [*CALM[:-2], "--count", "2", "--width", "0.05", "--pairs", "2"]
+    begin = time.monotonic()
+    assert main(command(folder, "run.extxyz", whole, *base)) == 0
+    took = time.monotonic() - begin
+    rng = np.random.default_rng()  # any moment
+    after = rng.uniform(0.3, 1.0, 4) * took
+    assert killed_and_resumed(command(folder, "run.extxyz", parts, *base), after) == 0
+    one, other = (pd.read_csv(out / "run" / "snapshots.csv") for out in (whole, parts))
+    pd.testing.assert_frame_equal(other, one, check_exact=True, obj=f"after {after} s")
+    assert np.isfinite(one["msd_total_error_300K_A2"]).all()
 
 
 def test_one_bad_input_does_not_stop_the_others(folder, tmp_path, capsys):

@@ -114,6 +114,22 @@ def test_a_perfect_supercell_is_the_primitive_cell_on_the_commensurate_mesh(perf
     assert five.minima[0].columns == 96
 
 
+def test_the_error_of_an_average_is_the_spread_of_equal_atoms(perfect):
+    """Atoms are equal by symmetry, the random displacements about the minimum are not."""
+    run = trajectory(perfect.big, [perfect.big.positions])
+    settings = first_settings(width=0.06, pairs=8)
+    row = snapshot_row(run, perfect.big, ROOM, settings, Snapshots(count=1))
+    found = row.minima[0].displacements
+    assert row.minima[0].columns == 96 * 2 * 8
+    for kind in (perfect.mobile, ~perfect.mobile):
+        spread = found.msd[:, kind].std(axis=1, ddof=1)
+        told = np.sqrt(np.mean(found.errors[:, kind] ** 2, axis=1))
+        np.testing.assert_array_less(spread / told, 2.5)
+        np.testing.assert_array_less(0.4, spread / told)
+    table = snapshot_table(row, settings)
+    assert all(np.isfinite(one["msd_total_error_100K_A2"]) for one in table)
+
+
 def test_on_a_mesh_of_the_supercell_too(perfect):
     """2 × 1 × 1 of the supercell is 4 × 2 × 2 of the primitive cell, force constants held."""
     settings = first_settings(mesh=(2, 1, 1))
