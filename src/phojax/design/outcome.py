@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from phojax.brillouin import gamma_mesh
+from phojax.compiled import let_go_of_compiled
 from phojax.design.goals import Goal
 from phojax.design.loop import Descent, stability
 from phojax.design.problem import FORCE, STRESS, Problem, Variables
@@ -29,6 +30,7 @@ def recomputed(given: Problem, crystal: Structure, x: Variables, goal: Goal) -> 
     Raises:
         InputError: values that are not finite.
     """
+    let_go_of_compiled()
     group = space_group(crystal)
     crystal = symmetrized(crystal, group)
     here, how = minimum(

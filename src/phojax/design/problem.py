@@ -20,6 +20,7 @@ import numpy as np
 
 from phojax.brillouin import Mesh
 from phojax.checks import fail
+from phojax.compiled import let_go_of_compiled
 from phojax.coordinates import coordinates
 from phojax.design.composition import Composition
 from phojax.gradients.route import Route, floating
@@ -230,6 +231,7 @@ def evaluated(
     Raises:
         InputError: values that are not finite.
     """
+    let_go_of_compiled()
     start = given.start if given._last is None else given._last
     model, crystal = given.composed(x, start)
     free, how = _at_rest(model, crystal, given.group)

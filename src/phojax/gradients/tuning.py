@@ -22,6 +22,7 @@ from jaxtyping import Float
 
 from phojax.brillouin import Mesh
 from phojax.checks import fail
+from phojax.compiled import let_go_of_compiled
 from phojax.gradients.misfits import Misfit
 from phojax.gradients.route import Route, floating
 from phojax.gradients.total import value_and_gradient, vibrations
@@ -144,6 +145,7 @@ def misfit_and_gradient(
     Raises:
         InputError: values that are not finite.
     """
+    let_go_of_compiled()
     model, converged = target.entering(made(parameters)), True
     if target.relaxed:
         here, how = minimum(
