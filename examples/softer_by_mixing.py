@@ -21,6 +21,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ase.formula import Formula
 
 import phojax as px
 from phojax.design.goals import goal
@@ -64,7 +65,8 @@ def designed(potential, crystal, elements, *, mesh=(2, 2, 1), steps=10, points=2
     for name in ("before", "after"):
         if name in found:
             of = found[name]
-            say(f"{name}: {''.join(of['formula'])}, {of['value']:.5f} Å², lowest "
+            formula = Formula("".join(of["formula"])).reduce()[0].format("metal")
+            say(f"{name}: {formula}, {of['value']:.5f} Å², lowest "
                 f"{of['lowest_THz']:.2f} THz")  # fmt: skip
     if "gain" in found:
         say(f"gain: {found['predicted_gain']:+.5f} predicted, {found['gain']:+.5f} recomputed")
