@@ -31,6 +31,7 @@ from phojax.io.structures import check_readable, write_structure
 from phojax.modes import translations
 from phojax.plots.expansion import ExpansionData, expansion_figure
 from phojax.plots.figures import save_figure
+from phojax.plots.style import without_folders
 from phojax.potentials.catalogue import potential
 from phojax.potentials.contract import Potential
 from phojax.screening.row import versions
@@ -285,7 +286,8 @@ def _write(folder: pathlib.Path, record, found: ThermalExpansion, temperatures, 
         return
     drawn = ~np.asarray(translations(modes)) & np.isfinite(np.asarray(of_volume))
     data = ExpansionData(
-        f"{record['formula']}, {record['space_group']}: thermal expansion, {record['potential']}",
+        f"{record['formula']}, {record['space_group']}: thermal expansion, "
+        f"{without_folders(record['potential'])}",
         np.array([s.temperature for s in found.states]),
         np.array([s.volume for s in found.states]) / float(found.at_rest.volume),
         np.array([np.diag(s.expansion) for s in found.states]),

@@ -23,6 +23,7 @@ from phojax.md.protocol import Protocol
 from phojax.md.trajectory import Trajectory
 from phojax.plots.figures import save_figure
 from phojax.plots.snapshots import SnapshotData, snapshot_figure
+from phojax.plots.style import without_folders
 from phojax.potentials.catalogue import potential
 from phojax.potentials.contract import Potential, check_elements
 from phojax.screening.prepare import Report, check_mobile
@@ -285,7 +286,8 @@ def _figure_data(
     ions = int(row.mobile.sum())
     doubts = [f for f in record["flags"] if f not in ("duplicate", "no_reference")]
     return SnapshotData(
-        title=f"{record['formula']}, {record['potential']}, {len(row.run.numbers)} atoms",
+        title=f"{record['formula']}, {without_folders(record['potential'])}, "
+        f"{len(row.run.numbers)} atoms",
         mobile=settings.mobile,
         temperature_K=T,
         atoms=np.flatnonzero(row.mobile),

@@ -1,10 +1,9 @@
 """From a finished row to the arrays of its figure: selection only."""
 
-import re
-
 import numpy as np
 
 from phojax.plots.data import Bands, DensityOfStates, FigureData, MeshModes
+from phojax.plots.style import without_folders
 from phojax.screening.row import PhononRow
 
 
@@ -52,12 +51,7 @@ def figure_data(row: PhononRow, temperature: float) -> FigureData:
         mobile=record["mobile"],
         temperature_K=temperature,
         title=f"{record['formula']}, {record['space_group']}, "
-        + _without_folders(record.get("potential") or f"force constants from {record['program']}"),
+        + without_folders(record.get("potential") or f"force constants from {record['program']}"),
         notes=tuple(record["flags"]),
         participation_label="Participation ratio",
     )
-
-
-def _without_folders(text: str) -> str:
-    """Return a line with the names of files alone: paths are longer than a figure is wide."""
-    return re.sub(r"\S*/(\S+)", r"\1", text)

@@ -16,6 +16,7 @@ _SIZE = (7.2, 3.1)  # inches: two columns of a journal
 _DPI = 300
 _BINS = 30
 _NAMED = 12  # ions that stand out, with their number beside them
+_NAME = 0.11, 0.04  # width and height of a name, shares of the panel
 _WIDE = 8.0  # largest over median, from which on the scale is logarithmic
 _SPREAD = 0.6  # of the distance between ions, over which snapshots are spread
 _LISTED = 10  # snapshots in the legend
@@ -81,6 +82,17 @@ def snapshot_figure(data: SnapshotData) -> Figure:
     return figure
 
 
+def _named(beyond: np.ndarray, data: SnapshotData) -> list[tuple[int, int]]:
+    """Return (snapshot, ion) of the farthest ions whose names do not lie on each other."""
+    wide, high = _NAME[0] * data.msd_A2.shape[1], _NAME[1] * np.nanmax(data.msd_A2)
+    named: list[tuple[int, int]] = []
+    for n, ion in sorted(beyond.tolist(), key=lambda at: -data.msd_A2[at[0], at[1]]):
+        value = data.msd_A2[n, ion]
+        if not any(abs(ion - b) < wide and abs(value - data.msd_A2[a, b]) < high for a, b in named):
+            named.append((n, ion))
+    return named[:_NAMED]
+
+
 def _draw_ions(axes: Axes, data: SnapshotData) -> None:
     colours = colormaps["viridis"](np.linspace(0.0, 0.9, max(2, len(data.labels))))
     listed = len(data.labels) <= _LISTED
@@ -100,8 +112,7 @@ def _draw_ions(axes: Axes, data: SnapshotData) -> None:
     if not data.clean.all():
         axes.plot([], [], "o", ms=3.2, mfc="none", mec=INK, mew=0.6, label="in doubt")
     beyond = np.argwhere(data.msd_A2 > data.stands_out_A2)
-    beyond = sorted(beyond.tolist(), key=lambda at: -data.msd_A2[at[0], at[1]])[:_NAMED]
-    for n, ion in beyond:
+    for n, ion in _named(beyond, data):
         axes.annotate(
             f"atom {data.atoms[ion]}", (ion, data.msd_A2[n, ion]), xytext=(3, 1),
             textcoords="offset points", fontsize=SMALL - 1, color=INK,

@@ -32,6 +32,11 @@ def set_title(figure: Figure, title: str, notes: Sequence[str]) -> None:
         figure.supxlabel("; ".join(notes), x=0.01, ha="left", fontsize=SMALL, color=ALERT)
 
 
+def without_folders(text: str) -> str:
+    """Return a line with the names of files alone: paths are longer than a figure is wide."""
+    return re.sub(r"\S*/(\S+)", r"\1", text)
+
+
 def displacement_colours(values: np.ndarray) -> tuple[Colormap, Normalize]:
     """Return a map for MSD and its logarithmic scale, from the 1st to the 99th percentile.
 
