@@ -258,18 +258,19 @@ def _doubts(row: SnapshotRow, how: Snapshots) -> tuple[list[str], list[str]]:
     flags, notes = [], []
     texts = {
         "failed": "failed",
-        "not_converged": "did not relax to the tolerance",
+        "not_converged": "not relaxed to the tolerance",
         "other_structure": "relaxed to another structure: the framework moved farther than "
         f"{how.site_radius:g} Å from its sites, or the energy is more than "
         f"{how.energy_window:g} eV/atom away",
-        "imaginary_modes": "have imaginary modes, which are left out",
-        "duplicate": "fell into the minimum of an earlier one and were not computed again",
+        "imaginary_modes": "imaginary modes, which are left out",
+        "duplicate": "in the minimum of an earlier one, not computed again",
     }
     for flag, text in texts.items():
         which = [n for n, m in enumerate(row.minima) if flag in m.flags]
         if which:
             flags.append(flag)
-            notes.append(f"snapshots {', '.join(map(str, which))} {text}")
+            several = "s" if len(which) > 1 else ""
+            notes.append(f"snapshot{several} {', '.join(map(str, which))}: {text}")
     for n, m in enumerate(row.minima):
         if m.error:
             notes.append(f"snapshot {n} (frame {m.frame}): {m.error}")
@@ -285,7 +286,7 @@ def _doubts(row: SnapshotRow, how: Snapshots) -> tuple[list[str], list[str]]:
     else:
         for flag in row.ideal.flags:
             flags.append(f"reference_{flag}")
-            notes.append(f"the ideal crystal {texts[flag]}")
+            notes.append(f"the ideal crystal: {texts[flag]}")
     return flags, notes
 
 
