@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import phonopy_reference as reference
+import pytest
 from test_nac import charged
 
 from phojax.checks import InputError
