@@ -36,6 +36,7 @@ test-fairchem: .venv-fairchem/installed
 
 lint: .venv/linted
 	$(BIN)/ruff check .
+	$(BIN)/ruff check --isolated --select F821 tests examples benchmarks
 	$(BIN)/ruff format --check .
 
 types: .venv/linted
