@@ -28,7 +28,6 @@ from jax.sharding import AxisType, PartitionSpec
 _MAPS = pathlib.Path("/proc/self/maps")
 _LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
 _FOLDER = "jax_compilation_cache_dir"
-_WORTH_KEEPING = 0.3  # s
 
 
 def keep_compiled() -> pathlib.Path | None:
@@ -47,7 +46,7 @@ def keep_compiled() -> pathlib.Path | None:
     except (OSError, RuntimeError):  # no room, or nobody's home
         return None
     jax.config.update(_FOLDER, str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return folder
 
 

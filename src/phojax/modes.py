@@ -30,6 +30,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float, Int, Shaped
 
 from phojax.checks import check_finite, check_float64, check_shape
+from phojax.concrete import array_module
 from phojax.dynmat import (
     Interpolation,
     atomic_phases,
@@ -39,7 +40,7 @@ from phojax.dynmat import (
 )
 from phojax.force_constants.container import ForceConstants
 from phojax.pytree import pytree
-from phojax.spectral import DEGENERATE, dagger, eigenpairs
+from phojax.spectral import DEGENERATE, eigenpairs
 from phojax.structure import Structure
 from phojax.units import frequency_THz
 
@@ -199,16 +200,18 @@ def translations_returned(
     T: Complex[Array, "q mode 3"],
 ) -> tuple[Float[Array, "q mode"], Complex[Array, "q mode mode"]]:
     """Return the eigenpairs of D' (`moved_up`) with the translations at their own place."""
-    gamma = jnp.any(T != 0, axis=(1, 2))
-    own = jnp.einsum("qai,qab,qbi->qi", T.conj(), D, T).real
+    xp = array_module(values, E, D, T)
+    values, E, D, T = (xp.asarray(x) for x in (values, E, D, T))
+    gamma = xp.any(T != 0, axis=(1, 2))
+    own = xp.einsum("qai,qai->qi", T.conj(), D @ T).real
     # s lies above the spectrum, so the translations come last; back to ascending order.
-    returned = jnp.concatenate([values[:, :-3], own], axis=1)
-    returned = jnp.where(gamma[:, None], returned, values)
-    E = jnp.where(gamma[:, None, None], jnp.concatenate([E[:, :, :-3], T], axis=2), E)
-    order = jnp.argsort(returned, axis=1)
+    returned = xp.concatenate([values[:, :-3], own], axis=1)
+    returned = xp.where(gamma[:, None], returned, values)
+    E = xp.where(gamma[:, None, None], xp.concatenate([E[:, :, :-3], T], axis=2), E)
+    order = xp.argsort(returned, axis=1)
     return (
-        jnp.take_along_axis(returned, order, axis=1),
-        jnp.take_along_axis(E, order[:, None, :], axis=2),
+        jnp.asarray(xp.take_along_axis(returned, order, axis=1)),
+        jnp.asarray(xp.take_along_axis(E, order[:, None, :], axis=2)),
     )
 
 
@@ -247,14 +250,18 @@ def moved_up(
     By default s lies above the spectrum of D, its padding included.
     """
     s = shift_of(D) if s is None else s
-    DT = D @ T
-    inner = dagger(T) @ DT + s[:, None, None] * jnp.eye(3)
-    return D + (T @ inner - DT) @ dagger(T) - T @ dagger(DT)
+    xp = array_module(D, T, s)
+    D, T, above = xp.asarray(D), xp.asarray(T), xp.asarray(s)
+    DT, Th = D @ T, T.conj().swapaxes(1, 2)
+    inner = Th @ DT + above[:, None, None] * np.eye(3)
+    return jnp.asarray(D + (T @ inner - DT) @ Th - T @ DT.conj().swapaxes(1, 2))
 
 
 def shift_of(D: Complex[Array, "q mode mode"]) -> Float[Array, " q"]:
     """Return s of eq. (2): above the spectrum of D (Gershgorin), constant to derivatives."""
-    return jax.lax.stop_gradient(1 + 2 * jnp.max(jnp.sum(jnp.abs(D), axis=-1), axis=-1))
+    xp = array_module(D)
+    D = jax.lax.stop_gradient(D) if xp is jnp else xp.asarray(D)
+    return jnp.asarray(1 + 2 * xp.abs(D).sum(axis=-1).max(axis=-1))
 
 
 def translation_vectors(q: Float[Array, "q 3"], crystal: Structure) -> Complex[Array, "q mode 3"]:
@@ -322,11 +329,14 @@ def degenerate_blocks(
         tolerance: Dimensionless.
         width: Of the spectrum, in the unit of λ; by default that of the eigenvalues given.
     """
+    xp = array_module(eigenvalues, width)
+    eigenvalues = xp.asarray(eigenvalues)
     if width is None:
-        width = jnp.max(eigenvalues) - jnp.min(eigenvalues)
-    steps = jnp.diff(eigenvalues, axis=-1) > tolerance * width
-    first = jnp.zeros((eigenvalues.shape[0], 1), jnp.int32)
-    return jnp.concatenate([first, jnp.cumsum(steps, axis=-1, dtype=jnp.int32)], axis=-1)
+        width = xp.max(eigenvalues) - xp.min(eigenvalues)
+    steps = xp.diff(eigenvalues, axis=-1) > tolerance * xp.asarray(width)
+    first = xp.zeros((eigenvalues.shape[0], 1), xp.int32)
+    labels = xp.concatenate([first, xp.cumsum(steps, axis=-1, dtype=xp.int32)], axis=-1)
+    return jnp.asarray(labels)
 
 
 def block_sum(

@@ -15,6 +15,7 @@ from ase.data import atomic_masses_iupac2016, chemical_symbols
 from jaxtyping import Array, Float, Int
 
 from phojax.checks import check_finite, check_shape, fail
+from phojax.concrete import array_module
 from phojax.pytree import pytree
 
 STANDARD_MASSES = np.asarray(atomic_masses_iupac2016)
@@ -55,12 +56,14 @@ class Structure:
     @property
     def fractional(self) -> Float[Array, "atom 3"]:
         """Positions in units of the lattice vectors."""
-        return self.positions @ jnp.linalg.inv(self.cell)
+        xp = array_module(self.positions, self.cell)
+        return jnp.asarray(xp.asarray(self.positions) @ xp.linalg.inv(self.cell))
 
     @property
     def volume(self) -> Float[Array, ""]:
         """Volume of the cell in Å³."""
-        return jnp.abs(jnp.linalg.det(self.cell))
+        xp = array_module(self.cell)
+        return jnp.asarray(xp.abs(xp.linalg.det(self.cell)))
 
     def __len__(self) -> int:
         return self.numbers.shape[-1]
@@ -146,13 +149,13 @@ class Supercell:
     @property
     def structure(self) -> Structure:
         """The supercell as a Structure; differentiable in the primitive cell."""
-        p, n = self.primitive, len(self.images)
-        shifts = jnp.asarray(self.images, p.cell.dtype) @ p.cell
+        p, n, xp = self.primitive, len(self.images), array_module(self.primitive)
+        shifts = xp.asarray(self.images, p.cell.dtype) @ xp.asarray(p.cell)
         return Structure(
-            jnp.asarray(self.matrix, p.cell.dtype) @ p.cell,
-            (p.positions[:, None] + shifts).reshape(-1, 3),
-            jnp.repeat(p.numbers, n),
-            jnp.repeat(p.masses, n),
+            jnp.asarray(xp.asarray(self.matrix, p.cell.dtype) @ xp.asarray(p.cell)),
+            jnp.asarray((xp.asarray(p.positions)[:, None] + shifts).reshape(-1, 3)),
+            jnp.asarray(xp.repeat(p.numbers, n)),
+            jnp.asarray(xp.repeat(p.masses, n)),
         )
 
 

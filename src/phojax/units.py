@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from scipy import constants as _si
 
+from phojax.concrete import array_module
+
 KB = _si.k / _si.e
 """Boltzmann constant in eV/K."""
 
@@ -35,9 +37,11 @@ def frequency_THz(eigenvalue: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
 
     For people and files only: the derivative of √λ does not exist at λ = 0.
     """
-    return THZ * jnp.sign(eigenvalue) * jnp.sqrt(jnp.abs(eigenvalue))
+    xp = array_module(eigenvalue)
+    return jnp.asarray(THZ * xp.sign(eigenvalue) * xp.sqrt(xp.abs(eigenvalue)))
 
 
 def eigenvalue_from_THz(frequency: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """Return the signed λ in eV Å⁻² amu⁻¹ of a frequency in THz."""
-    return jnp.sign(frequency) * (frequency / THZ) ** 2
+    xp = array_module(frequency)
+    return jnp.asarray(xp.sign(frequency) * (xp.asarray(frequency) / THZ) ** 2)

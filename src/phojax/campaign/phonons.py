@@ -5,8 +5,10 @@ shapes these are depends on all crystals of the work, on those done before as we
 screen that goes on computes what it would have computed.
 """
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 
 import jax
@@ -15,6 +17,7 @@ from phojax.campaign.row_files import write_row_files
 from phojax.campaign.settings import KeyMaker, Keys, ScreenSettings
 from phojax.campaign.store import Store
 from phojax.compiled import let_go_of_compiled
+from phojax.force_constants.parts import at_a_time
 from phojax.potentials.contract import Potential
 from phojax.relax import Relaxation
 from phojax.relax_together import driven_together
@@ -38,6 +41,7 @@ Tell = Callable[[str, int, int], None]
 
 _COMPILATION = 2e4  # of a Hessian, in products of one atom's row
 _TOGETHER = 32  # crystals whose force constants are in memory at once
+_SIDE_BY_SIDE = 4  # crystals in threads of their own on a CPU
 
 
 @dataclass(frozen=True)
@@ -121,40 +125,42 @@ def compute_phonons(
         alike = [m for m in members if m.plan.by_waves == by_waves]
         shared = shared_rooms([own[m.name] for m in alike], [m.plan.columns for m in alike])
         rooms |= {m.name: room for m, room in zip(alike, shared, strict=True)}
+    batches = {room: _rows_at_a_time(model, members, rooms, room) for room in rooms.values()}
     filled = sum(own[m.name].size * m.plan.columns for m in members)
     padding = 1 - filled / max(1, sum(rooms[m.name].size * m.plan.columns for m in members))
     # Those of one room after each other, the largest first: the end of the work is predictable.
     members.sort(key=lambda m: (-rooms[m.name].size, m.name))
-    waiting: list[tuple[_Member, Prepared]] = []
-    done = computed = 0
-    for m in members:
-        if store.is_done(m.name, "phonons", m.keys.phonons):
-            done += 1
-            continue
-        tell("force constants", done, len(members))
-        computed += 1
+    todo = [m for m in members if not store.is_done(m.name, "phonons", m.keys.phonons)]
+    threads = _threads(model)
+
+    def made_or_failed(m: _Member) -> Prepared | None:
         try:
-            made = with_force_constants(
+            return with_force_constants(
                 m.plan, relaxations[m.name], model, settings.phonons,
                 checkpoint=store.checkpoint(m.name, m.keys.force_constants),
-                room=None if model.on_host else rooms[m.name],
+                room=None if model.on_host else rooms[m.name], batch=batches[rooms[m.name]],
+                workers=(os.cpu_count() or 1) // threads if threads > 1 else None,
             )  # fmt: skip
         except Exception as error:  # one bad crystal never stops the others
             store.failed(m.name, "phonons", m.keys.phonons, error)
-            done += 1
-            continue
-        waiting.append((m, made))
-        at_once = 1 if jax.default_backend() == "cpu" else _TOGETHER
-        if len(waiting) >= at_once:
-            _analyse(store, waiting, settings, model)
-            done += len(waiting)
-            waiting = []
+            return None
+
+    def analyse_those(group: Sequence[_Member]) -> int:
+        made = [(m, made_or_failed(m)) for m in group]
+        _analyse(store, [(m, found) for m, found in made if found], settings, model)
         let_go_of_compiled()
-    _analyse(store, waiting, settings, model)
-    tell("force constants", len(members), len(members))
+        return len(group)
+
+    size = 1 if jax.default_backend() == "cpu" else _TOGETHER
+    groups = [todo[start : start + size] for start in range(0, len(todo), size)]
+    done = len(members) - len(todo)
+    tell("force constants", done, len(members))
+    for count in _in_threads(analyse_those, groups, threads):
+        done += count
+        tell("force constants", done, len(members))
     lap("force constants and descriptors")
     shapes = {(rooms[m.name], m.plan.by_waves) for m in members}
-    return Shared(len(set(first)), len(shapes), padding, computed, seconds)
+    return Shared(len(set(first)), len(shapes), padding, len(todo), seconds)
 
 
 def _on_few_routes(members: list[_Member]) -> list[_Member]:
@@ -221,6 +227,35 @@ def _room(model: Potential, m: _Member, relaxation: Relaxation | None) -> Room:
     if m.plan.by_waves:
         return room_of(model, primitive)
     return room_of(model, replace(m.plan.cell, primitive=primitive).structure)
+
+
+def _threads(model: Potential) -> int:
+    """Return how many crystals go side by side: XLA keeps hardly more than one core busy."""
+    in_cpu = jax.default_backend() == "cpu" and not model.on_host
+    return min(os.cpu_count() or 1, _SIDE_BY_SIDE) if in_cpu else 1
+
+
+def _in_threads(f: Callable, arguments: Sequence, threads: int) -> Iterator:
+    """Yield f of each argument as it is found; what has not begun is left where that stops."""
+    if threads == 1:
+        yield from map(f, arguments)
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for found in as_completed([pool.submit(f, argument) for argument in arguments]):
+            yield found.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _rows_at_a_time(
+    model: Potential, members: list[_Member], rooms: dict[str, Room], room: Room
+) -> int | None:
+    """Return how many rows of force constants go together in a room; None for the default."""
+    inside = [m.plan for m in members if rooms[m.name] == room and not m.plan.by_waves]
+    if not inside or inside[0].step is not None:
+        return None
+    return at_a_time(model, None, None, [plan.columns for plan in inside])[0]
 
 
 def _analyse(

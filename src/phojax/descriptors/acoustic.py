@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from phojax.branches import connected_branches
-from phojax.modes import Modes, at_gamma, degenerate_blocks, translations
+from phojax.modes import Modes, degenerate_blocks, translations
 from phojax.pytree import pytree
 
 _ACOUSTIC = 3
@@ -61,19 +61,26 @@ def lowest_bands_top(found: Modes) -> Float[Array, ""]:
     return jnp.max(found.frequencies_THz[:, :_ACOUSTIC])
 
 
-def connected_branches_top(path: Modes, segments: Sequence[tuple[int, int]]) -> Float[Array, ""]:
+def connected_branches_top(
+    path: Modes, segments: Sequence[tuple[int, int]], rigid: np.ndarray | None = None
+) -> Float[Array, ""]:
     """Return the highest frequency in THz of the branches that start as translations at Γ.
 
     Args:
         path: Concrete modes along the path.
         segments: (start, stop) rows; those without Γ at an end are not followed.
+        rigid: (q, mode) which modes are translations, if known.
 
     Returns:
         The frequency; NaN where no segment touches Γ.
     """
     if not path.free:
         return jnp.asarray(jnp.nan)
-    gamma, rigid, blocks, nu = (np.asarray(x) for x in _known_of(path))
+    rigid = np.asarray(translations(path)) if rigid is None else rigid
+    blocks = np.asarray(degenerate_blocks(path.eigenvalues))
+    # Optical modes of no frequency are not to mix with the translations they are degenerate with.
+    blocks = np.where(rigid, blocks.max(axis=1, keepdims=True) + 1, blocks)
+    gamma, nu = np.any(rigid, axis=1), np.asarray(path.frequencies_THz)
     tops = []
     for start, stop in segments:
         for rows in (np.arange(start, stop), np.arange(start, stop)[::-1]):
@@ -83,12 +90,3 @@ def connected_branches_top(path: Modes, segments: Sequence[tuple[int, int]]) -> 
             acoustic = rigid[rows[0]][found.mode[0]]
             tops.append(nu[rows[:, None], found.mode[:, acoustic]].max())
     return jnp.asarray(max(tops) if tops else jnp.nan)
-
-
-@jax.jit
-def _known_of(path: Modes):
-    """Return, compiled once for a path, what its segments need."""
-    blocks, rigid = degenerate_blocks(path.eigenvalues), translations(path)
-    # Optical modes of no frequency are not to mix with the translations they are degenerate with.
-    blocks = jnp.where(rigid, jnp.max(blocks, axis=1, keepdims=True) + 1, blocks)
-    return at_gamma(path.q), rigid, blocks, path.frequencies_THz

@@ -11,10 +11,10 @@ Source: Parlinski, Li, Kawazoe, Phys. Rev. Lett. 78, 4063 (1997), p. 4064.
 
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from phojax.checks import check_finite, check_float64, check_shape
+from phojax.concrete import is_concrete
 from phojax.pytree import pytree
 from phojax.structure import Supercell
 
@@ -63,7 +63,7 @@ class ForceConstants:
         n = self.values.shape[0]
         copies = self.supercell.images.shape[0]
         at = self.images
-        if not any(isinstance(leaf, Tracer) for leaf in (self.values, at.share)):
+        if is_concrete(self.values, at.share):
             # Nothing to compile: a batch of crystals has as many shapes as members.
             row, column, place = (np.asarray(x) for x in (at.row, at.column, at.at))
             out = np.zeros((at.lattice.shape[0], n, n, 3, 3))
@@ -91,7 +91,7 @@ def force_constants(values, supercell: Supercell) -> ForceConstants:
     )
     values = jnp.asarray(values)  # which makes float32 of it where x64 is off
     check_float64("force constants", values)
-    if not isinstance(values, Tracer):
+    if is_concrete(values):
         check_finite("force constants", values)
     return ForceConstants(values, supercell, nearest_images(supercell))
 

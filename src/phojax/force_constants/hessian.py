@@ -106,7 +106,7 @@ def responses(
         graph: Its graph, held fixed.
         atoms: Indices of the displaced atoms in `crystal`.
         directions: Cartesian unit vectors.
-        batch: Rows computed at a time. Memory grows with it; speed does on a GPU only.
+        batch: Rows computed at a time. Memory grows with it.
     """
 
     def gradient(x):
@@ -207,14 +207,14 @@ def hessian(
         pairs: Number of ± pairs where the width is not 0.
         key: Random key for ξ; needed where the width is not 0.
         displacements: Rows to compute; by default the independent ones.
-        batch: Rows at a time; by default 1 for a potential that runs on a CPU in JAX, else 16.
+        batch: Rows at a time; by default what suits potential, device and their number.
         workers: Evaluations at a time, each in a thread of its own; by default one per core on a
             CPU (networks of this size leave most of it idle), 1 elsewhere and on the host.
         step: h of eq. (1') in Å; None for automatic differentiation.
         room: Shape that the supercell shares with others, so that one function is compiled for
             all of them; its own by default.
         on_part: Called with (parts finished, parts in all) before the first and after each one.
-            A part is one sign of one pair; for a model on the host, a few rows of it.
+            A part is some rows of one sign of one pair.
         done: Responses of parts computed before, by name; finished ones are added to it, so
             that the caller can store them and resume.
 
@@ -231,10 +231,12 @@ def hessian(
     if step is None and potential.derivatives == 1:
         raise fail(f"second derivatives of {potential.name}, which gives forces alone",
                    "step=, the displacement in Å for differences of forces")  # fmt: skip
-    batch, workers = at_a_time(potential, batch, workers)
     rows = displacements or independent_displacements(supercell, group)
-    evaluate = _Evaluation(potential, supercell, rows, batch, step, room)
+    batch, workers = at_a_time(potential, batch, workers, [1 if step else len(rows)])
     size = _HOST_ROWS if potential.on_host else len(rows) if room is None else _SHARED_ROWS
+    evaluate = _Evaluation(potential, supercell, rows, batch, size, step, room)
+    if not potential.on_host and ensemble.count * len(ensemble.signs) < workers:
+        size = min(size, batch * -(-len(rows) // (batch * workers)))  # work for every thread
     found = responses_in_parts(
         evaluate, ensemble, len(crystal), len(rows), size, workers=workers, on_part=on_part,
         done=done,
@@ -264,11 +266,12 @@ class _Evaluation:
     """The responses of a supercell at shifted positions, in enlarged graphs where they need it."""
 
     def __init__(
-        self, potential, supercell: Supercell, rows: Displacements, batch: int,
+        self, potential, supercell: Supercell, rows: Displacements, batch: int, most: int,
         step: float | None, room: Room | None,
     ) -> None:  # fmt: skip
         self._potential, self._crystal = potential, supercell.structure
         self._batch, self._step = batch, step
+        self._length = -(-most // batch) * batch  # one shape, whatever is in it
         copies = len(supercell.images)
         self._rows = rows.atoms * copies, rows.directions
         self._room = room or room_of(potential, self._crystal)
@@ -276,9 +279,7 @@ class _Evaluation:
     def __call__(self, shift, start: int, size: int) -> np.ndarray:
         """Return the responses of `size` rows from `start` on, or of as many as there are."""
         count = min(size, len(self._rows[0]) - start)
-        # All parts have one shape: the last one is filled up with its last row.
-        whole = -(-size // self._batch) * self._batch
-        mine = np.minimum(np.arange(start, start + whole), start + count - 1)
+        mine = np.minimum(np.arange(start, start + self._length), start + count - 1)
         rows = tuple(jnp.asarray(x[mine]) for x in self._rows)
         x = np.asarray(self._crystal.positions) + np.asarray(shift)
         moved = replace(self._crystal, positions=jnp.asarray(x))

@@ -7,7 +7,7 @@ whoever calls can store them and go on later.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,6 +18,9 @@ from jaxtyping import Array, Float
 
 from phojax.checks import fail
 from phojax.potentials.contract import Potential
+
+_IN_TILES = {1: 1.0, 2: 1.5, 4: 2.4}
+"""Cost of so many rows side by side: they share what does not depend on the direction."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,28 @@ def gaussian_displacements(key: jax.Array, pair: int, atoms: int) -> Float[Array
     return jax.random.normal(jax.random.fold_in(key, pair), (atoms, 3), float)
 
 
-def at_a_time(potential: Potential, batch: int | None, workers: int | None) -> tuple[int, int]:
+def at_a_time(
+    potential: Potential, batch: int | None, workers: int | None, rows: Sequence[int] = (1,)
+) -> tuple[int, int]:
     """Return rows and parts at a time; the defaults are what suits the device.
 
-    On a CPU networks of this size leave most of it idle: one row, and a thread per core.
+    On a CPU networks of this size leave most of it idle: a thread per core.
+
+    Args:
+        potential: That is evaluated.
+        batch: Rows at a time, if asked for.
+        workers: Parts at a time, if asked for.
+        rows: How many have a graph in common, of every crystal that shares the compiled function.
     """
     in_cpu = jax.default_backend() == "cpu" and not potential.on_host
     if potential.on_host:
         workers = 1
     elif workers is None:
         workers = (os.cpu_count() or 1) if in_cpu else 1
-    return batch or (1 if in_cpu else 16), workers
+    if batch is None and in_cpu:
+        costs = _IN_TILES if potential.in_tiles else {1: 1.0}
+        batch = min(costs, key=lambda b: costs[b] * sum(-(-n // b) for n in rows))
+    return batch or 16, workers
 
 
 def responses_in_parts(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from phojax.concrete import array_module, is_concrete
 from phojax.force_constants.container import ForceConstants
 from phojax.structure import Supercell
 from phojax.symmetry import SpaceGroup
@@ -82,30 +83,36 @@ def enforced(constants: ForceConstants) -> tuple[ForceConstants, Residuals]:
     The values are differentiable in the given ones; the residuals are plain numbers, so not
     for use under jit (there, use `projected`).
     """
-    values, permutation, translation = _projected_with_residuals(constants)
+    split = _projected_with_residuals if is_concrete(constants) else _projected_when_traced
+    values, permutation, translation = split(constants)
     found = Residuals(float(permutation), float(translation) if constants.free else 0.0)
     return replace(constants, values=values), found
 
 
-@jax.jit
 def _projected_with_residuals(constants: ForceConstants):
-    values, cell = constants.values, constants.supercell
+    xp, cell = array_module(constants.values), constants.supercell
+    values = xp.asarray(constants.values)
     turned = permuted(values, cell)
     return (
-        projected(values, cell) if constants.free else (values + turned) / 2,
-        jnp.abs(values - turned).max() / 2,
-        jnp.abs(values.sum(axis=1)).max(),
+        jnp.asarray(projected(values, cell) if constants.free else (values + turned) / 2),
+        xp.abs(values - turned).max() / 2,
+        xp.abs(values.sum(axis=1)).max(),
     )
 
 
-def projected(values: Float[Array, "i jL 3 3"], supercell: Supercell) -> Float[Array, "i jL 3 3"]:
+_projected_when_traced = jax.jit(_projected_with_residuals)
+
+
+def projected(
+    values: Float[Array, "i jL 3 3"] | Float[np.ndarray, "i jL 3 3"], supercell: Supercell
+) -> Float[Array, "i jL 3 3"]:
     """Return the orthogonal projection of Φ (eV/Å²) onto eqs. (1) and (2); traceable."""
-    copies, atoms = supercell.images.shape[0], values.shape[1]
+    copies, atoms, xp = supercell.images.shape[0], values.shape[1], array_module(values)
     symmetric = (values + permuted(values, supercell)) / 2
     rows = symmetric.sum(axis=1)  # (i, 3, 3)
     total = copies * rows.sum(axis=0)
-    columns = jnp.repeat(jnp.swapaxes(rows, -1, -2), copies, axis=0)
-    return symmetric - (rows[:, None] + columns) / atoms + total / atoms**2
+    columns = xp.repeat(rows.swapaxes(-1, -2), copies, axis=0)
+    return jnp.asarray(symmetric - (rows[:, None] + columns) / atoms + total / atoms**2)
 
 
 def preserving(group: SpaceGroup, supercell: Supercell) -> SpaceGroup:

@@ -48,6 +48,7 @@ from phojax.structure import Structure
         "reaching",
         "carries_waves",
         "mixed",
+        "in_tiles",
     )
 )
 class Potential:
@@ -80,6 +81,8 @@ class Potential:
         mixed: (atomic numbers) -> `energy` and `capacity` for crystals with mixtures of those
             elements (`alchemy`), parameters {"pure": params, "shares": (mixture, element)}; None
             where that makes no sense.
+        in_tiles: Whether on a CPU it goes through its graph in tiles that stay in the cache, so
+            that rows of force constants cost less side by side.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Potential:
     reaching: Callable[[float], tuple[Callable, Callable]] | None = None
     carries_waves: bool = False
     mixed: Callable[[tuple[int, ...]], tuple[Callable, Callable]] | None = None
+    in_tiles: bool = False
 
     @property
     def with_skin(self) -> "Callable[[float], Potential] | None":

@@ -285,7 +285,7 @@ def _ready(plan: Planned, found: Solved, along: Solved, room: float) -> _Ready:
     lowest = np.s_[:, :3] if path_modes.free else np.s_[:, :0]
     cutoffs = AcousticCutoffs(
         path=jnp.asarray(_top(along.table.frequencies_THz[lowest])),
-        connected=connected_branches_top(path_modes, segments),
+        connected=connected_branches_top(path_modes, segments, along.table.translations),
         mesh=jnp.asarray(_top(nu[lowest])),
     )
     grid = np.linspace(min(0.0, nu.min()) - room, nu.max() + room, _GRID_POINTS)

@@ -64,8 +64,15 @@ def solved(held: Interpolation, q, directions):
         return _eigenpairs(D, T)
     # XLA diagonalises a stack of matrices in one thread; numpy does so without the GIL. And XLA on
     # CPUs hangs where one thread runs an eigensolver with products while another runs products.
-    values, E = map(jnp.asarray, _eigenpairs_on_host(_moved(D, T)))
-    return _returned(values, E, D, T)
+    D, T = np.array(D), np.asarray(T)
+    gamma = np.flatnonzero(T.any(axis=(1, 2)))
+    own, T = jnp.asarray(D[gamma]), jnp.asarray(T[gamma])
+    D[gamma] = moved_up(own, T)
+    values, E = _eigenpairs_on_host(D)
+    at_gamma = jnp.asarray(values[gamma]), jnp.asarray(E[gamma].swapaxes(-1, -2))
+    values[gamma], columns = translations_returned(*at_gamma, own, T)
+    E[gamma] = np.asarray(columns).swapaxes(-1, -2)
+    return jnp.asarray(values), jnp.asarray(E)
 
 
 @jax.jit
@@ -91,23 +98,8 @@ def _eigenpairs(D, T):
     return values, E.swapaxes(-1, -2)
 
 
-@jax.jit
-def _moved(D, T):
-    return jax.lax.cond(jnp.any(T != 0), lambda D: moved_up(D, T), lambda D: D, D)
-
-
-@jax.jit
-def _returned(values, E, D, T):
-    def back():
-        found, columns = translations_returned(values, E.swapaxes(-1, -2), D, T)
-        return found, columns.swapaxes(-1, -2)
-
-    return jax.lax.cond(jnp.any(T != 0), back, lambda: (values, E))
-
-
 def _eigenpairs_on_host(D) -> tuple[np.ndarray, np.ndarray]:
     """Return λ and e (rows) of a stack, shared among the cores, one matrix in one thread."""
-    D = np.asarray(D)
     values, E = np.empty(D.shape[:2]), np.empty_like(D)
 
     def fill(rows):

@@ -192,6 +192,7 @@ def with_force_constants(
     *,
     workers: int | None = None,
     room: Room | None = None,
+    batch: int | None = None,
 ) -> Prepared:
     """Return what `prepared` returns, of a plan whose relaxation is known.
 
@@ -205,6 +206,7 @@ def with_force_constants(
         workers: Evaluations at a time (see `hessian`).
         room: Shape that the supercell, or the primitive cell where the plan is by waves, shares
             with others (see `hessian`).
+        batch: Rows at a time in a supercell, likewise.
 
     Raises:
         InputError: where the potential returns what is not finite.
@@ -244,6 +246,7 @@ def with_force_constants(
             workers=workers,
             step=plan.step,
             room=room,
+            batch=batch,
             done=done,
             on_part=on_part,
         )

@@ -26,6 +26,7 @@ def chgnet(path: str | os.PathLike | None = None) -> Potential:
     return Potential(
         name="chgnet",
         carries_waves=True,
+        in_tiles=True,
         params=parameters(file),
         energy=energy,
         graph=bond_graph,

@@ -36,7 +36,7 @@ from phojax.potentials.chgnet.graph import CUTOFF, NEAR, Graph
 from phojax.structure import MIXTURE, Structure
 
 WIDTH = 64
-_TILE = 2560  # rows
+_TILE = 640  # rows: what a layer holds of them, in double precision too, stays in the cache
 _EPSILON = 1e-5  # of the layer norms
 # The constant of eq. (3) is 1/√2 rounded to float32, in whatever precision the network runs.
 _HALF = float(np.float32(1) / np.sqrt(np.float32(2))) / math.sqrt(math.pi)
@@ -229,7 +229,7 @@ def _tiles(rows):
     every call costs more than to compute twice what stays in the cache.
     """
     count = jax.tree.leaves(rows)[0].shape[0]
-    longest = _TILE if jax.default_backend() == "cpu" else 32 * _TILE
+    longest = _TILE if jax.default_backend() == "cpu" else 128 * _TILE
     tiles = 1
     while count > longest * tiles and count % (2 * tiles) == 0:
         tiles *= 2
