@@ -133,6 +133,19 @@ def test_mean_coupling_weighs_by_the_displacement_of_mobile_ions():
     assert eigenvalue_from_THz(jnp.asarray(limit)) > 0
 
 
+@pytest.mark.parametrize("rounding", [-1e-9, 0, 1e-9])
+def test_a_mode_at_the_limit_is_not_below_it(rounding):
+    found = reference.solved(
+        reference.converted(reference.triclinic()), jnp.asarray(reference.gamma_mesh(2))
+    )
+    nu = np.asarray(found.frequencies_THz)
+    limit = nu[3, 4]
+    C = jnp.where(nu < limit * (1 - 1e-6), 1.0, 5.0)
+    u = jnp.ones((*nu.shape, 5))
+    mean = mean_coupling(found, C, u, sodium(found), limit * (1 + rounding))
+    np.testing.assert_allclose(mean, 1.0, rtol=1e-12)
+
+
 def test_a_crystal_of_mobile_ions_only_is_refused():
     crystal = structure(np.eye(3) * 3, [[0, 0, 0]], [11])
     with pytest.raises(InputError, match="1 of 1 atoms are mobile"):

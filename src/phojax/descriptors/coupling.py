@@ -27,6 +27,7 @@ from phojax.units import eigenvalue_from_THz
 
 _UNDEFINED = 1e-6  # |E_S| below which eq. (2) is undefined
 _ON_BOUNDARY = 1e-6  # relative difference of |q + G| below which two G are equally near
+_AT_LIMIT = 1e-6  # relative difference of λ from a limit at which a mode is not below it
 
 
 @pytree()
@@ -214,13 +215,14 @@ def mean_coupling(
         couplings: From `coupling`, or `coupling_paper(...).values`; NaN ones are left out.
         displacements: From `displacements.mode_displacements`; 0 for modes left out.
         mobile: True for mobile ions.
-        below: THz.
+        below: THz; modes at it do not count, equal within 1e-6 of λ: an acoustic cutoff is the
+            frequency of a mode, and which side rounding puts that on is chance.
 
     Returns:
         The mean, NaN where no mode is below.
     """
-    soft = (found.eigenvalues < eigenvalue_from_THz(jnp.asarray(below, float))) & jnp.isfinite(
-        couplings
-    )
+    limit = eigenvalue_from_THz(jnp.asarray(below, float))
+    soft = found.eigenvalues < limit - _AT_LIMIT * jnp.abs(limit)
+    soft &= jnp.isfinite(couplings)
     share = found.weights[:, None] * jnp.sum(displacements * mobile, axis=-1) * soft
     return jnp.sum(share * jnp.where(soft, couplings, 0.0)) / jnp.sum(share)
