@@ -1,7 +1,5 @@
 """`python -m phojax` is the command line."""
 
-import sys
+from phojax.cli import program
 
-from phojax.cli import main
-
-sys.exit(main())
+program()

@@ -207,6 +207,30 @@ def test_resumed_parts_are_not_computed_again():
     assert jnp.array_equal(again.force_constants.values, whole.force_constants.values)
 
 
+def test_parts_of_another_size_are_computed_anew():
+    """As where a machine of one core began and one of two goes on."""
+    cell, group = make(225)
+    done: dict = {}
+    whole = hessian(POTENTIAL, cell, group, workers=1, done=done)
+    assert list(done) == ["0:0:0"]
+    again = hessian(POTENTIAL, cell, group, workers=2, done=done)
+    assert list(done) == ["0:0:0", "0:0:1"]
+    np.testing.assert_allclose(
+        again.force_constants.values, whole.force_constants.values, rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_rows_side_by_side_are_those_one_by_one(batch):
+    potential, (cell, group) = replace(POTENTIAL, in_tiles=True), make(217)
+    alone = hessian(POTENTIAL, cell, group, workers=1)
+    for way in ({"batch": batch}, {}):  # asked for, and by default
+        together = hessian(potential, cell, group, workers=2, **way)
+        np.testing.assert_allclose(
+            together.force_constants.values, alone.force_constants.values, rtol=0, atol=1e-12
+        )
+
+
 def test_rows_are_differentiable_in_strain_free_parameters():
     """dΦ/d(parameter) against central differences."""
     cell, _ = make(225)

@@ -7,8 +7,7 @@ screen that goes on computes what it would have computed.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -35,6 +34,7 @@ from phojax.screening.prepare import (
     with_force_constants,
 )
 from phojax.screening.row import row_of_prepared
+from phojax.threads import in_threads
 
 Tell = Callable[[str, int, int], None]
 """(stage, crystals done, of) -> None."""
@@ -155,7 +155,7 @@ def compute_phonons(
     groups = [todo[start : start + size] for start in range(0, len(todo), size)]
     done = len(members) - len(todo)
     tell("force constants", done, len(members))
-    for count in _in_threads(analyse_those, groups, threads):
+    for count in in_threads(analyse_those, groups, threads):
         done += count
         tell("force constants", done, len(members))
     lap("force constants and descriptors")
@@ -233,19 +233,6 @@ def _threads(model: Potential) -> int:
     """Return how many crystals go side by side: XLA keeps hardly more than one core busy."""
     in_cpu = jax.default_backend() == "cpu" and not model.on_host
     return min(os.cpu_count() or 1, _SIDE_BY_SIDE) if in_cpu else 1
-
-
-def _in_threads(f: Callable, arguments: Sequence, threads: int) -> Iterator:
-    """Yield f of each argument as it is found; what has not begun is left where that stops."""
-    if threads == 1:
-        yield from map(f, arguments)
-        return
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for found in as_completed([pool.submit(f, argument) for argument in arguments]):
-            yield found.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _rows_at_a_time(

@@ -1,5 +1,5 @@
 """The command line: parses, calls, writes."""
 
-from phojax.cli.main import main
+from phojax.cli.main import main, program
 
-__all__ = ["main"]
+__all__ = ["main", "program"]

@@ -1,6 +1,7 @@
 """Entry point: `phojax phonons …` and the other commands."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -29,6 +30,20 @@ from phojax.cli import (
     snapshots,
 )
 from phojax.compiled import keep_compiled
+
+INTERRUPTED = 130
+
+
+def program() -> None:
+    """Run the command line as a program of its own."""
+    status = main()
+    if status == INTERRUPTED:
+        # Threads in compiled code cannot be stopped, and Python would wait for them. What they
+        # finished is on disk, and files appear whole or not at all.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,4 +87,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("\nphojax: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return INTERRUPTED

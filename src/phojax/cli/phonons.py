@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -34,6 +33,7 @@ from phojax.screening.settings import PhononSettings
 from phojax.screening.store import Checkpoint, identity, key_of
 from phojax.screening.supercell_check import supercell_check
 from phojax.screening.user import source_digest, user_function
+from phojax.threads import in_threads
 
 _COLUMNS_PER_FORCE_CALL = 4.0  # cost of a Hessian-vector product in force calls
 _COMPILATION = 40.0  # s per structure, on a laptop
@@ -105,20 +105,8 @@ def _all_done(jobs, model, settings: PhononSettings, options) -> list[dict[str, 
             records[number] = record
             write_csv(options.out / "phonons.csv", [records[k] for k in sorted(records)])
 
-    if at_a_time == 1:
-        for number in range(len(jobs)):
-            one(number)
-    else:
-        pool = ThreadPoolExecutor(at_a_time)
-        try:
-            for finished in [pool.submit(one, number) for number in range(len(jobs))]:
-                finished.result()
-        except KeyboardInterrupt:
-            # The threads are in compiled code and cannot be stopped; what they finished is on
-            # disk, and files appear whole or not at all.
-            print("\nphojax: interrupted; the same command goes on from here", file=sys.stderr)
-            sys.stderr.flush()
-            os._exit(130)
+    for _ in in_threads(one, range(len(jobs)), at_a_time):
+        pass
     return [records[number] for number in range(len(jobs))]
 
 

@@ -115,7 +115,8 @@ def responses_in_parts(
         size: Rows of a part.
         workers: Parts at a time.
         on_part: Called with (parts finished, parts in all) before the first and after each one.
-        done: Responses of parts computed before, by name; finished ones are added to it.
+        done: Responses of parts computed before, by name; finished ones are added to it, and those
+            of another size are dropped.
     """
     parts = {
         f"{pair}:{sign}:{start}": (pair, sign, start)
@@ -124,6 +125,9 @@ def responses_in_parts(
         for start in range(0, rows, size)
     }
     done = {} if done is None else done
+    for name, (_, _, start) in parts.items():  # parts of another machine may hold other rows
+        if name in done and len(done[name]) != min(size, rows - start):
+            del done[name]
 
     def part(pair: int, sign: int, start: int) -> np.ndarray:
         return evaluate(ensemble.shift(pair, sign, atoms), start, size)

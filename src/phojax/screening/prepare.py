@@ -222,14 +222,14 @@ def with_force_constants(
         by_waves = plan.by_waves and width == 0
         name = "columns" if by_waves else f"responses-{width:g}"
         done = checkpoint.load(name)
-        kept = len(done)
+        kept: int | None = None
         stage = "force constants" if width else "force constants at width 0"
 
         def on_part(part: int, of: int) -> None:
             nonlocal kept
-            if len(done) > kept:
+            if kept is not None and len(done) > kept:
                 checkpoint.save(name, **done)
-                kept = len(done)
+            kept = len(done)
             report(stage, part, of)
 
         if by_waves:
