@@ -8,7 +8,7 @@ import pytest
 SOURCE = pathlib.Path(__file__).resolve().parents[1] / "src" / "phojax"
 
 ORDER = [
-    "quiet", "pytree", "units", "checks", "compiled", "kept_steps", "spectral", "structure",
+    "quiet", "pytree", "concrete", "threads", "units", "checks", "compiled", "kept_steps", "spectral", "structure",
     "convert", "symmetry", "brillouin", "neighbor_search", "capacities", "bloch_waves", "neighbors",
     "potentials", "forces", "rooms", "coordinates", "relax", "relax_together", "implicit",
     "force_constants", "examination", "nac", "dynmat", "bloch_symmetry", "bloch", "bloch_supercell",
