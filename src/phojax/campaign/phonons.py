@@ -131,7 +131,7 @@ def compute_phonons(
     # Those of one room after each other, the largest first: the end of the work is predictable.
     members.sort(key=lambda m: (-rooms[m.name].size, m.name))
     todo = [m for m in members if not store.is_done(m.name, "phonons", m.keys.phonons)]
-    threads = _threads(model)
+    threads = _threads(model, len(todo))
 
     def made_or_failed(m: _Member) -> Prepared | None:
         try:
@@ -229,10 +229,10 @@ def _room(model: Potential, m: _Member, relaxation: Relaxation | None) -> Room:
     return room_of(model, replace(m.plan.cell, primitive=primitive).structure)
 
 
-def _threads(model: Potential) -> int:
+def _threads(model: Potential, crystals: int) -> int:
     """Return how many crystals go side by side: XLA keeps hardly more than one core busy."""
     in_cpu = jax.default_backend() == "cpu" and not model.on_host
-    return min(os.cpu_count() or 1, _SIDE_BY_SIDE) if in_cpu else 1
+    return max(1, min(os.cpu_count() or 1, _SIDE_BY_SIDE, crystals)) if in_cpu else 1
 
 
 def _rows_at_a_time(
