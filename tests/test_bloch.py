@@ -3,6 +3,7 @@
 import os
 import pathlib
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from phojax.bloch import (
+    bloch_column,
+    bloch_contraction,
     bloch_hessians,
     check_beside_doubled_cell,
     exact,
@@ -37,7 +40,7 @@ from phojax.screening.prepare import planned
 from phojax.screening.row import row_from_potential
 from phojax.screening.settings import PhononSettings
 from phojax.screening.supercell_check import supercell_check
-from phojax.structure import structure, supercell
+from phojax.structure import strained, structure, supercell
 from phojax.symmetry import space_group
 from phojax.velocities import group_velocities
 
@@ -122,6 +125,39 @@ def test_equal_to_a_supercell_where_its_waves_fit(case):
     exact = exact_force_constants(model, cells, space_group(crystal), at_a_time=5)
     scale = np.abs(np.asarray(constants.values)).max()
     np.testing.assert_allclose(exact.values, constants.values, rtol=0, atol=1e-9 * scale)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_contraction_of_a_column_and_its_derivatives(case):
+    """Between two waves is the same as of the gradient along one, in value and derivatives."""
+    model, crystal = CASES[case]()
+    graph = model.graph(crystal, model.capacity(crystal))
+    rng = np.random.default_rng(0)
+    u = jnp.zeros((3, 3)).at[1].set(rng.normal(size=3))
+    c = jnp.asarray(rng.normal(size=(3, 3)) + 1j * rng.normal(size=(3, 3)))
+
+    def at(x, strain, factor):
+        model_at = replace(model, params=jax.tree.map(lambda p: p * factor, model.params))
+        return model_at, strained(replace(crystal, positions=x), strain), graph
+
+    def plain(real, q, towards, *where):
+        return jnp.sum((c * bloch_column(*at(*where), q, towards, u, real)).real)
+
+    def between_waves(real, q, towards, *where):
+        return bloch_contraction(*at(*where), q, towards, u, c, real)
+
+    where = crystal.positions, jnp.zeros((3, 3)), 1.1
+    for real, q, towards in (
+        (False, [0.1, 0.2, 0.3], [0, 0, 0]), (False, [0, 0, 0], [0, 0, 1]),
+        (True, [0.5, 0, 0.5], [0, 0, 0]),
+    ):  # fmt: skip
+        given = jnp.asarray(q, float), jnp.asarray(towards, float), *where
+        wanted, found = (
+            jax.jit(jax.value_and_grad(partial(f, real), (2, 3, 4)))(*given)
+            for f in (plain, between_waves)
+        )
+        for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-12 * np.abs(a).max())
 
 
 def test_symmetry_leaves_few_points():

@@ -12,6 +12,7 @@ Hermitian. Force constants of a supercell are made of it (`bloch_supercell`), wh
 symmetrised together with the sum rule; D(q) at any q takes the Hermitian part alone.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from phojax.bloch_waves import AXIS, OF_ENERGY, OF_FORCES, operations_in
+from phojax.bloch_waves import AXIS, BETWEEN_WAVES, OF_ENERGY, OF_FORCES, Order, operations_in
 from phojax.checks import check_float64, check_shape, fail
 from phojax.dynmat import Interpolation
 from phojax.forces import energy, energy_and_forces
@@ -77,12 +78,52 @@ def bloch_column(
 ) -> Complex[Array, "atom 3"]:
     """Return one row of `bloch_columns`; traceable."""
     waves = carrying(graph, q, towards, _order(potential))
-    found = _column(potential, crystal, waves, u, real)
+    return _from_home(crystal, q, u) * _column(potential, crystal, waves, u, real)
+
+
+def bloch_contraction(
+    potential: Potential,
+    crystal: Structure,
+    graph: Any,
+    q: Float[Array, "3"],
+    towards: Float[Array, "3"],
+    u: Float[Array, "atom 3"],
+    cotangent: Complex[Array, "atom 3"],
+    real: bool = False,
+) -> Float[Array, ""]:
+    """Return Re Σ_i c_i · (Φ(q) u)_i for a cotangent c; traceable, for derivatives of it.
+
+    As the second derivative of the energy between two waves it takes a third one well: in reverse
+    that goes through two derivatives forward, in place of one forward of one in reverse.
+    """
+    if not potential.conservative:
+        column = bloch_column(potential, crystal, graph, q, towards, u, real)
+        return jnp.sum((cotangent * column).real)
+    waves = carrying(graph, q, towards, BETWEEN_WAVES)
+    # Summed over both parts, products of parts are Re[v* h] of eq. (2) there.
+    v = (cotangent * _from_home(crystal, q, u)).conj()
+    parts = v.real[None] if real else jnp.stack([v.real, v.imag])
+    moved, phases = _moving(potential, crystal, waves)
+
+    def along(f, t):
+        still = [jnp.zeros_like(phase) for phase in phases]
+        return lambda x, phases: jax.jvp(f, (x, phases), (t, still))[1]
+
+    def part(u, v):
+        both = along(along(lambda *at: energy(*moved(*at)), u), v)
+        return both(crystal.positions, phases)
+
+    return jnp.sum(jax.vmap(part, axis_name=AXIS)(_parts(u, real), parts))
+
+
+def _from_home(
+    crystal: Structure, q: Float[Array, "3"], u: Float[Array, "atom 3"]
+) -> Complex[Array, "atom 1"]:
+    """Return the phases of eq. (1) for what is at home, where the wave of u is that of its atom."""
     angle = 2 * jnp.pi * crystal.fractional @ q
     phase = jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
-    # At home the wave of u is that of its atom; eq. (1) has it everywhere.
     own = jnp.sum(jnp.where(jnp.any(u != 0, axis=1), phase, 0))
-    return (phase.conj() * own)[:, None] * found
+    return (phase.conj() * own)[:, None]
 
 
 def bloch_hessians(
@@ -119,18 +160,23 @@ def bloch_hessians(
     return found.reshape(count, n, n).swapaxes(1, 2)
 
 
-def _order(potential: Potential) -> int:
-    """Return which derivative of what the potential gives is the wave."""
+def _order(potential: Potential) -> Order:
+    """Return which derivatives of what the potential gives are waves."""
     return OF_ENERGY if potential.conservative else OF_FORCES
 
 
-def _column(
-    potential: Potential, crystal: Structure, waves: Any, unit: Float[Array, "atom 3"], real: bool
-) -> Complex[Array, "atom 3"]:
-    """Return the change of the gradient at home where `unit` moves there, its images as waves."""
+def _parts(u: Float[Array, "atom 3"], real: bool) -> Float[Array, "part atom 3"]:
+    return u[None] if real else jnp.stack([u, jnp.zeros_like(u)])
+
+
+def _moving(potential: Potential, crystal: Structure, waves: Any) -> tuple[Callable, list]:
+    """Return (x, phases) -> arguments of `energy`, and the phases of the graph.
+
+    Phases are variables of all derivatives, so that whatever is read or summed takes part in each,
+    what does not depend on the positions as well.
+    """
     leaves, tree = jax.tree.flatten(waves)
     floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
-    phases = [leaf for leaf, is_phase in zip(leaves, floating, strict=True) if is_phase]
 
     def moved(x, phases):
         left = iter(phases)
@@ -140,8 +186,15 @@ def _column(
         )
         return potential, replace(crystal, positions=x), graph
 
-    # Phases are variables of both derivatives, so that whatever is read or summed takes part in
-    # both, what does not depend on the positions as well.
+    return moved, [leaf for leaf, is_phase in zip(leaves, floating, strict=True) if is_phase]
+
+
+def _column(
+    potential: Potential, crystal: Structure, waves: Any, unit: Float[Array, "atom 3"], real: bool
+) -> Complex[Array, "atom 3"]:
+    """Return the change of the gradient at home where `unit` moves there, its images as waves."""
+    moved, phases = _moving(potential, crystal, waves)
+
     def gradient(x, phases):
         if not potential.conservative:
             return -energy_and_forces(*moved(x, phases))[1]
@@ -151,8 +204,7 @@ def _column(
         still = [jnp.zeros_like(phase) for phase in phases]
         return jax.jvp(gradient, (crystal.positions, phases), (t, still))[1]
 
-    parts = unit[None] if real else jnp.stack([unit, jnp.zeros_like(unit)])
-    found = jax.vmap(part, axis_name=AXIS)(parts)
+    found = jax.vmap(part, axis_name=AXIS)(_parts(unit, real))
     return jax.lax.complex(found[0], jnp.zeros_like(found[0]) if real else found[1])
 
 
@@ -393,6 +445,7 @@ __all__ = [
     "Exact",
     "bloch_column",
     "bloch_columns",
+    "bloch_contraction",
     "bloch_hessians",
     "check_beside_doubled_cell",
     "check_carries_waves",

@@ -15,8 +15,14 @@ Under vmap over q the phases have axes at their end that the values share with t
 Which derivatives are waves depends on their order. The first ones, of an energy, have no phase: the
 gradient of a crystal at rest is the same in all cells. The next ones are waves, by eq. (1). Later
 ones have none again: parameters, strains and q itself are the same in all cells. Where forces are
-predicted the first ones are missing. Each operation counts down how many are still to come to the
-wave; whoever differentiates makes φ a variable of all of them, so that none is left out.
+predicted the first ones are missing. Where Φ(q) is wanted between two waves, both are taken of the
+energy before all others; in their product, summed over both parts,
+
+    Re[c exp(iφ)] Re[u exp(iφ)] + Im[c exp(iφ)] Im[u exp(iφ)] = Re[c* u],                      (2)
+
+there is no phase left. Each operation knows which derivatives are still to come (`Order`), and
+whether it is a read of a wave itself; whoever differentiates makes φ a variable of all of them, so
+that none is left out.
 
 They are primitives and not custom_jvp functions because the rules of those are lost inside loops
 that are differentiated in reverse.
@@ -33,18 +39,22 @@ from jaxtyping import Array, Float, Int
 
 AXIS = "parts of a Bloch wave"
 
-OF_ENERGY, OF_FORCES = 2, 1
-"""Derivatives to come, the wave's included: of an energy, and of predicted forces."""
+Order = tuple[bool, ...]
+"""Derivatives to come, the first one first: whether each is along a wave; those after have none."""
+
+OF_ENERGY: Order = (False, True)
+OF_FORCES: Order = (True,)
+BETWEEN_WAVES: Order = (True, True)
 
 
 def gathered_wave(
     values: Float[Array, "row *rest"],
     index: Int[Array, " link"],
     phase: Float[Array, " link"],
-    left: int = OF_ENERGY,
+    order: Order = OF_ENERGY,
 ) -> Float[Array, "link *rest"]:
     """Return the rows at `index`."""
-    return _gather.bind(values, index, phase, size=values.shape[0], left=left)
+    return _gather.bind(values, index, phase, size=values.shape[0], order=order, turned=False)
 
 
 def scattered_wave(
@@ -52,10 +62,10 @@ def scattered_wave(
     index: Int[Array, " link"],
     phase: Float[Array, " link"],
     size: int,
-    left: int = OF_ENERGY,
+    order: Order = OF_ENERGY,
 ) -> Float[Array, "row *rest"]:
     """Return per row the sum of the messages to it."""
-    return _scatter.bind(messages, index, phase, size=size, left=left)
+    return _scatter.bind(messages, index, phase, size=size, order=order, turned=False)
 
 
 def rotated(
@@ -86,81 +96,79 @@ def operations_in(f: Callable, *arguments: Any) -> int:
     return str(jax.make_jaxpr(f)(*arguments)).count("bloch_")
 
 
-def _read(values, index, phase, *, size, left):
-    return values[index]
+def _read(values, index, phase, size, turned):
+    read = values[index]
+    return rotated(read, phase) if turned else read
 
 
-def _sum(messages, index, phase, *, size, left):
-    return jax.ops.segment_sum(messages, index, size)
+def _sum(messages, index, phase, size, turned):
+    return jax.ops.segment_sum(rotated(messages, -phase) if turned else messages, index, size)
 
 
-def _read_wave(t, index, phase, size):
-    return rotated(t[index], phase)
-
-
-def _sum_wave(t, index, phase, size):
-    return jax.ops.segment_sum(rotated(t, -phase), index, size)
-
-
-def _made(name: str, plain, wave) -> Primitive:
-    """Return the primitive of an operation, from what it is and from its tangent by eq. (1)."""
+def _made(name: str, operation: Callable) -> Primitive:
+    """Return the primitive of an operation that eq. (1) is the tangent of."""
     primitive = Primitive(name)
+
+    def plain(x, index, phase, *, size, order, turned):
+        return operation(x, index, phase, size, turned)
+
     primitive.def_impl(plain)
 
     @primitive.def_abstract_eval
-    def _(x, index, phase, *, size, left):
-        rows = size if plain is _sum else index.shape[0]
+    def _(x, index, phase, *, size, order, turned):
+        rows = size if operation is _sum else index.shape[0]
         return x.update(shape=(rows, *x.shape[1:]))
 
     mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=False))
 
-    def differentiated(primals, tangents, *, size, left):
+    def differentiated(primals, tangents, *, size, order, turned):
         x, index, phase = primals
         t = tangents[0]
-        again = left - 1
+        along_wave, *later = order
 
-        def done(x):
-            how = {"size": size, "left": again}
-            return (
-                primitive.bind(x, index, phase, **how) if again else plain(x, index, phase, **how)
-            )
+        def done(x, turned):
+            if not later:
+                return operation(x, index, phase, size, turned)
+            return primitive.bind(x, index, phase, size=size, order=tuple(later), turned=turned)
 
-        out = done(x)
-        if isinstance(t, ad.Zero):
-            return out, jnp.zeros_like(out)
-        return out, (wave(t, index, phase, size) if left == 1 else done(t))
+        out = done(x, turned)
+        # Of a wave along a wave nothing is turned: eq. (2).
+        return out, jnp.zeros_like(out) if isinstance(t, ad.Zero) else done(t, turned != along_wave)
 
     ad.primitive_jvps[primitive] = differentiated
 
-    def batched(arguments, axes, *, size, left):
+    def batched(arguments, axes, *, size, order, turned):
         x, index, phase = arguments
         if axes[1] is not batching.not_mapped:
             raise NotImplementedError("vmap over graphs that carry Bloch waves: use jax.lax.map")
+        if turned:
+            raise NotImplementedError("vmap between the two derivatives along waves")
+        how = {"size": size, "order": order, "turned": turned}
         if axes[2] is batching.not_mapped:
-            out = primitive.bind(jnp.moveaxis(x, axes[0], 1), index, phase, size=size, left=left)
-            return out, 1
+            return primitive.bind(jnp.moveaxis(x, axes[0], 1), index, phase, **how), 1
         count = phase.shape[axes[2]]
         if axes[0] is batching.not_mapped:
             x = jnp.broadcast_to(x[..., None], (*x.shape, count))
         else:
             x = jnp.moveaxis(x, axes[0], -1)
-        phase = jnp.moveaxis(phase, axes[2], -1)
-        out = primitive.bind(x, index, phase, size=size, left=left)
+        out = primitive.bind(x, index, jnp.moveaxis(phase, axes[2], -1), **how)
         return out, out.ndim - 1
 
     batching.primitive_batchers[primitive] = batched
     return primitive
 
 
-_gather = _made("bloch_gather", _read, _read_wave)
-_scatter = _made("bloch_scatter", _sum, _sum_wave)
+_gather = _made("bloch_gather", _read)
+_scatter = _made("bloch_scatter", _sum)
 
 
 def _transposed(other: Primitive):
-    def rule(cotangent, x, index, phase, *, size, left):
+    def rule(cotangent, x, index, phase, *, size, order, turned):
         if isinstance(cotangent, ad.Zero):
             return ad.Zero(x.aval), None, None
-        return other.bind(cotangent, index, phase, size=size, left=left), None, None
+        # Against the wave: φ changes its sign with read and sum, so turned ones stay turned.
+        given = {"size": size, "order": order, "turned": turned}
+        return other.bind(cotangent, index, phase, **given), None, None
 
     return rule
 
@@ -171,8 +179,10 @@ ad.primitive_transposes[_scatter] = _transposed(_gather)
 
 __all__ = [
     "AXIS",
+    "BETWEEN_WAVES",
     "OF_ENERGY",
     "OF_FORCES",
+    "Order",
     "gathered_wave",
     "operations_in",
     "other_part",

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from phojax.bloch_waves import OF_ENERGY, gathered_wave, scattered_wave
+from phojax.bloch_waves import OF_ENERGY, Order, gathered_wave, scattered_wave
 from phojax.capacities import (
     PairCapacity,
     bucket,
@@ -34,7 +34,7 @@ from phojax.pytree import pytree
 from phojax.structure import Structure
 
 
-@pytree(static=("each", "left"))
+@pytree(static=("each", "order"))
 class Links:
     """References to rows of an array of per-cell things (atoms, bonds), some in other cells.
 
@@ -45,7 +45,7 @@ class Links:
         each: Where not 0: there are this many links to row 0, then as many to row 1, and so on
             to the last row (static).
         phase: 2π q·image where tangents are Bloch waves (see `bloch`); None elsewhere.
-        left: Which derivative of what is made with them is the wave (see `bloch_waves`; static).
+        order: Which derivatives of what is made with them are waves (see `bloch_waves`; static).
     """
 
     index: Int[Array, " link"]
@@ -53,14 +53,14 @@ class Links:
     mask: Bool[Array, " link"]
     each: int = 0
     phase: Float[Array, " link"] | None = None
-    left: int = OF_ENERGY
+    order: Order = OF_ENERGY
 
     def carrying(
-        self, q: Float[Array, "3"], toward: Float[Array, "3"], left: int = OF_ENERGY
+        self, q: Float[Array, "3"], toward: Float[Array, "3"], order: Order = OF_ENERGY
     ) -> "Links":
         """Return the links along which tangents are Bloch waves of q (fractional)."""
         phase = 2 * jnp.pi * (self.image.astype(q.dtype) @ q)
-        return Links(self.index, self.image, self.mask, self.each, phase, left)
+        return Links(self.index, self.image, self.mask, self.each, phase, order)
 
 
 def links(index: Int[Array, " link"], mask: Bool[Array, " link"], image=None) -> Links:
@@ -71,7 +71,7 @@ def links(index: Int[Array, " link"], mask: Bool[Array, " link"], image=None) ->
 
 
 def carrying(
-    graph: Any, q: Float[Array, "3"], toward: Float[Array, "3"], left: int = OF_ENERGY
+    graph: Any, q: Float[Array, "3"], toward: Float[Array, "3"], order: Order = OF_ENERGY
 ) -> Any:
     """Return a graph whose second derivatives are those of Bloch waves (see `bloch_waves`).
 
@@ -79,15 +79,15 @@ def carrying(
         graph: Of a potential: any pytree. Parts of it that have a method `carrying` are asked.
         q: Fractional.
         toward: At q = 0, from where Γ is approached, fractional; zeros for nowhere.
-        left: Which derivatives are the waves: the second ones, of an energy, or the first ones,
-            of predicted forces.
+        order: Which derivatives are the waves: the second ones, of an energy, the first ones, of
+            predicted forces, or both.
     """
 
     def asked(part):
         return hasattr(part, "carrying")
 
     return jax.tree.map(
-        lambda part: part.carrying(q, toward, left) if asked(part) else part, graph, is_leaf=asked
+        lambda part: part.carrying(q, toward, order) if asked(part) else part, graph, is_leaf=asked
     )
 
 
@@ -97,7 +97,7 @@ def gather(values: Float[Array, "row *rest"], at: Links) -> Float[Array, "link *
         repeated = jnp.broadcast_to(values[:, None], (len(values), at.each, *values.shape[1:]))
         return repeated.reshape(-1, *values.shape[1:])
     if at.phase is not None:
-        return gathered_wave(values, at.index, at.phase, at.left)
+        return gathered_wave(values, at.index, at.phase, at.order)
     return values[at.index]
 
 
@@ -110,7 +110,7 @@ def scatter(
     if at.each:
         return jnp.sum(kept.reshape(size, at.each, *kept.shape[1:]), axis=1)
     if at.phase is not None:
-        return scattered_wave(kept, at.index, at.phase, size, at.left)
+        return scattered_wave(kept, at.index, at.phase, size, at.order)
     return jax.ops.segment_sum(kept, at.index, size)
 
 

@@ -6,8 +6,9 @@ D(q) is linear in rows, each of which is a product of a Hessian with a displacem
     ∂f/∂θ = Σ_k (∂f/∂row_k) · ∂row_k/∂θ                                                   (2)
 
 The cotangents ∂f/∂row_k are those of f(L(rows)), which knows nothing of the potential. Each term of
-(2) is a reverse derivative of one row, some at a time. Symmetry leaves few rows; what (2) then
-gives is right for changes that keep the symmetry.
+(2) is a reverse derivative of the second derivative of the energy between two displacements, that
+of the row and the cotangent, some at a time. Symmetry leaves few rows; what (2) then gives is right
+for changes that keep the symmetry.
 """
 
 from collections.abc import Callable, Hashable
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex
 
-from phojax.bloch import bloch_column, check_offers_exact
+from phojax.bloch import bloch_column, bloch_contraction, check_offers_exact
 from phojax.bloch_symmetry import IndependentColumns
 from phojax.brillouin import Mesh
 from phojax.checks import fail
@@ -41,6 +42,8 @@ class Route:
     Attributes:
         graphs: (potential, crystal) -> what rows share; traceable, hashable.
         row: (potential, crystal, graphs, what is asked) -> array; traceable, hashable.
+        contraction: (potential, crystal, graphs, what is asked, cotangent) -> real part of the sum
+            of cotangent times row, in the way whose derivatives cost least; traceable, hashable.
         asked: Pytree of arrays, one entry per row.
         assembled: (rows, crystal) -> D(q); traceable.
         q: Fractional.
@@ -53,6 +56,7 @@ class Route:
 
     graphs: Callable
     row: Callable
+    contraction: Callable
     asked: Any
     assembled: Callable[[Any, Structure], Complex[Array, "q mode mode"]]
     q: np.ndarray
@@ -99,6 +103,13 @@ def _wave_row(real: bool, potential: Potential, crystal: Structure, graph, asked
     return bloch_column(potential, crystal, graph, q, jnp.zeros(3), u, real)
 
 
+def _wave_contraction(
+    real: bool, potential: Potential, crystal: Structure, graph, asked, cotangent
+):
+    q, u = asked
+    return bloch_contraction(potential, crystal, graph, q, jnp.zeros(3), u, cotangent, real)
+
+
 def by_waves(
     potential: Potential, crystal: Structure, mesh: Mesh, group: SpaceGroup | None = None
 ) -> Route:
@@ -121,7 +132,7 @@ def by_waves(
     moved = np.zeros((len(columns), len(crystal), 3))
     moved[np.arange(len(columns)), columns.atoms] = columns.directions
     graphs = Bound(held_graph, (potential.capacity(crystal),))
-    row = Bound(_wave_row, (columns.real,))
+    row, contraction = (Bound(f, (columns.real,)) for f in (_wave_row, _wave_contraction))
     busy = _BUSY_CPU if jax.default_backend() == "cpu" else _BUSY
 
     def assembled(rows, crystal: Structure):
@@ -131,7 +142,7 @@ def by_waves(
         return found * (root[:, None] * root)
 
     return Route(
-        graphs, row, (jnp.asarray(columns.q), jnp.asarray(moved)), assembled,
+        graphs, row, contraction, (jnp.asarray(columns.q), jnp.asarray(moved)), assembled,
         columns.chosen_q, _weights(mesh, columns), _equivalent(crystal, group), group,
         max(1, busy // len(crystal)), columns.work,
     )  # fmt: skip
@@ -207,7 +218,7 @@ def pulled(
         fresh = np.arange(seen, seen + len(rows)) < len(route)
         seen += len(rows)
         mine = cotangents[rows] * fresh.reshape(-1, *(1,) * (cotangents.ndim - 1))
-        found = _pulled(route.graphs, route.row, potential, crystal, asked, mine)
+        found = _pulled(route.graphs, route.contraction, potential, crystal, asked, mine)
         total = found if total is None else jax.tree.map(jnp.add, total, found)
     assert total is not None
     return total
@@ -225,17 +236,17 @@ def _rows(graphs, row, potential, crystal, asked):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _pulled(graphs, row, potential, crystal, asked, cotangents):
+def _pulled(graphs, contraction, potential, crystal, asked, cotangents):
     shared = graphs(potential, crystal)
     leaves, rebuilt = floating(potential.params)
 
-    def rows(leaves, x, cell):
+    def total(leaves, x, cell):
         model = replace(potential, params=rebuilt(leaves))
         there = replace(crystal, positions=x, cell=cell)
-        return jax.vmap(lambda one: row(model, there, shared, one))(asked)
+        each = jax.vmap(lambda *row: contraction(model, there, shared, *row))(asked, cotangents)
+        return jnp.sum(each)
 
-    _, back = jax.vjp(rows, leaves, crystal.positions, crystal.cell)
-    return back(cotangents)
+    return jax.grad(total, argnums=(0, 1, 2))(leaves, crystal.positions, crystal.cell)
 
 
 def floating(tree: Any) -> tuple[list, Callable[[list], Any]]:

@@ -23,16 +23,28 @@ from phojax.symmetry import SpaceGroup
 
 def _row(copies: int, potential: Potential, crystal: Structure, graphs, asked):
     """Return dᵀ Φ(a, ·) of the averaged energy in eV/Å²."""
+    displaced, along = _displaced(copies, potential, crystal, graphs, asked)
+    return jax.jvp(jax.grad(displaced), (jnp.zeros_like(along),), (along,))[1]
+
+
+def _contraction(copies: int, potential: Potential, crystal: Structure, graphs, asked, cotangent):
+    """Return dᵀ Φ(a, ·) c, as the second derivative of the energy that it is."""
+    displaced, along = _displaced(copies, potential, crystal, graphs, asked)
+    still = jnp.zeros_like(along)
+
+    def slope(u):
+        return jax.jvp(displaced, (u,), (along,))[1]
+
+    return jax.jvp(slope, (still,), (cotangent,))[1]
+
+
+def _displaced(copies: int, potential: Potential, crystal: Structure, graphs, asked):
+    """Return u -> the averaged energy of displaced supercells, and the displacement of a row."""
     atom, direction = asked
     energy = potential.energy
     assert isinstance(energy, AveragedEnergy)
-    still = jnp.zeros((copies * len(crystal), 3))
-
-    def gradient(u):
-        return jax.grad(energy.of_supercell, argnums=2)(potential.params, crystal, u, graphs)
-
-    along = still.at[atom].set(direction)
-    return jax.jvp(gradient, (still,), (along,))[1]
+    along = jnp.zeros((copies * len(crystal), 3)).at[atom].set(direction)
+    return (lambda u: energy.of_supercell(potential.params, crystal, u, graphs)), along
 
 
 def by_supercell(potential: Potential, crystal: Structure, mesh: Mesh, group: SpaceGroup) -> Route:
@@ -70,8 +82,9 @@ def by_supercell(potential: Potential, crystal: Structure, mesh: Mesh, group: Sp
     asked = jnp.asarray(displaced.atoms * copies), jnp.asarray(displaced.directions)
     shifts = max(1, 2 * energy.pairs)
     return Route(
-        Bound(held_graph, (potential.capacity(crystal),)), Bound(_row, (copies,)), asked, assembled,
-        np.asarray(mesh.q), np.asarray(mesh.weights), np.asarray(orbit_means(group)), group, 1,
+        Bound(held_graph, (potential.capacity(crystal),)), Bound(_row, (copies,)),
+        Bound(_contraction, (copies,)), asked, assembled, np.asarray(mesh.q),
+        np.asarray(mesh.weights), np.asarray(orbit_means(group)), group, 1,
         len(displaced) * copies * len(crystal) * shifts,
     )  # fmt: skip
 

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from phojax.bloch_waves import AXIS, OF_ENERGY, other_part
+from phojax.bloch_waves import AXIS, OF_ENERGY, Order, other_part
 from phojax.checks import fail
 from phojax.neighbors import (
     Neighbors,
@@ -82,10 +82,10 @@ class EwaldGraph:
     wave: tuple[Float[Array, "3"], Float[Array, "3"]] | None = None
 
     def carrying(
-        self, q: Float[Array, "3"], toward: Float[Array, "3"], left: int = OF_ENERGY
+        self, q: Float[Array, "3"], toward: Float[Array, "3"], order: Order = OF_ENERGY
     ) -> "EwaldGraph":
         """Return the graph whose tangents are Bloch waves of q (fractional)."""
-        return replace(self, neighbors=carrying(self.neighbors, q, toward, left), wave=(q, toward))
+        return replace(self, neighbors=carrying(self.neighbors, q, toward, order), wave=(q, toward))
 
 
 @pytree()
@@ -232,22 +232,15 @@ def _weighted(eta, cell, h, q=0.0) -> tuple[Float[Array, "G 3"], Float[Array, " 
     return K, 2 * np.pi / jnp.abs(jnp.linalg.det(cell)) * weight
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _reciprocal_wave(eta, x, q, cell, h, wave, toward) -> Any:
-    """Return eq. (3) with eq. (6) as its second derivative."""
+    """Return eq. (3) with eq. (6) as its second derivative, the first one along a wave or not."""
     return _reciprocal_sum(eta, x, q, cell, h)
 
 
-def _reciprocal_wave_fwd(eta, x, q, cell, h, wave, toward):
-    value = _reciprocal_sum(eta, x, q, cell, h)
-    return value, (x, q, cell, h, wave, toward)
-
-
-def _reciprocal_wave_bwd(eta, given, cotangent):
-    return (cotangent * _slope(eta, *given), *(None for _ in given[1:]))
-
-
-_reciprocal_wave.defvjp(_reciprocal_wave_fwd, _reciprocal_wave_bwd)
+@_reciprocal_wave.defjvp
+def _reciprocal_wave_jvp(eta, primals, tangents):
+    return _reciprocal_sum(eta, *primals[:4]), jnp.sum(_slope(eta, *primals) * tangents[0])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
