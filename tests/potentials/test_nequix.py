@@ -144,7 +144,7 @@ def test_padding_and_tiles_change_nothing(potential, reference, monkeypatch):
     larger = potential.capacity(padded(CRYSTAL, 7))
     larger = larger._replace(rows=2 * larger.rows)
     # Tiles of three atoms, the last one filled up.
-    monkeypatch.setattr("phojax.potentials.nequix.model._TILE", 3 * larger.rows)
+    monkeypatch.setattr("phojax.potentials.nequix.model._TILE_CPU", 3 * larger.rows)
     e, f, s, overflow = efs(potential, padded(CRYSTAL, 7), larger)
     assert not overflow
     np.testing.assert_allclose(e, reference[0], rtol=1e-13)

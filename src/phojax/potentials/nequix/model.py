@@ -39,7 +39,7 @@ from phojax.neighbors import Links, Neighbors, gather, separations
 from phojax.potentials.nequix.weights import Architecture, Path
 from phojax.structure import MIXTURE, Structure
 
-_TILE = 512  # pairs
+_TILE_CPU, _TILE = 224, 32768  # pairs
 _EPSILON = 1e-12  # of the norms
 SILU_SIZE = 0.5964586854233045
 """Root mean square of silu(z) over the 1 000 001 quantiles of a normal z that e3nn takes."""
@@ -191,7 +191,7 @@ def _by_atoms(f, pairs, atoms: int, rows: int):
     the same memory. It would be hundreds of MB, and on a CPU to fetch those from the system at
     every call costs more than to compute twice what stays in the cache.
     """
-    longest = _TILE if jax.default_backend() == "cpu" else 64 * _TILE
+    longest = _TILE_CPU if jax.default_backend() == "cpu" else _TILE
     tiles = -(-atoms * rows // longest)
     if tiles <= 1:
         return f(pairs)
