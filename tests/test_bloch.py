@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 
 from phojax.bloch import (
-    bloch_column,
-    bloch_contraction,
-    bloch_hessians,
     check_beside_doubled_cell,
     exact,
     exact_dynamical_matrices,
     exact_hessians,
 )
+from phojax.bloch_columns import bloch_column, bloch_contraction, bloch_hessians
 from phojax.bloch_supercell import exact_force_constants, independent_columns
 from phojax.brillouin import gamma_mesh
 from phojax.checks import InputError

@@ -12,9 +12,9 @@ ORDER = [
     "spectral", "structure", "convert", "symmetry", "brillouin", "neighbor_search", "capacities",
     "bloch_waves", "neighbors", "potentials", "forces", "rooms", "coordinates", "relax",
     "relax_together", "implicit", "force_constants", "examination", "nac", "dynmat",
-    "bloch_symmetry", "bloch", "bloch_supercell", "modes", "stars", "velocities", "gruneisen",
-    "branches", "descriptors", "gradients", "elastic", "md", "finite_temperature", "screening",
-    "evaluation", "learn", "design", "io", "plots", "campaign", "cli",
+    "bloch_symmetry", "bloch_columns", "bloch", "bloch_supercell", "modes", "stars", "velocities",
+    "gruneisen", "branches", "descriptors", "gradients", "elastic", "md", "finite_temperature",
+    "screening", "evaluation", "learn", "design", "io", "plots", "campaign", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "chgnet", "fairchem", "nequix", "parsl"}
 FILES = sorted(SOURCE.rglob("*.py"))

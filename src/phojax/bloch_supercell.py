@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
-from phojax.bloch import bloch_column, check_offers_exact, finite_matrices, hermitian_matrices
+from phojax.bloch import check_offers_exact, finite_matrices, hermitian_matrices
+from phojax.bloch_columns import bloch_column
 from phojax.bloch_symmetry import IndependentColumns
 from phojax.force_constants.container import ForceConstants
 from phojax.force_constants.hessian import HessianResult, hessian_result

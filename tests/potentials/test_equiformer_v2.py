@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phojax.bloch import bloch_column, check_offers_exact
+from phojax.bloch import check_offers_exact
+from phojax.bloch_columns import bloch_column
 from phojax.capacities import grown, largest
 from phojax.checks import InputError
 from phojax.convert import structure_from_ase

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex
 
-from phojax.bloch import bloch_column, bloch_contraction, check_offers_exact
+from phojax.bloch import check_offers_exact
+from phojax.bloch_columns import bloch_column, bloch_contraction
 from phojax.bloch_symmetry import IndependentColumns
 from phojax.brillouin import Mesh
 from phojax.checks import fail
