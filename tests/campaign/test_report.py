@@ -26,8 +26,9 @@ from phojax.checks import InputError
 from phojax.cli import main
 from phojax.convert import structure_from_ase
 from phojax.io.records import write_modes, write_record
+from phojax.md.observed import observed_of_trajectory
 from phojax.md.trajectory import Trajectory
-from phojax.md.transport import observed_of_trajectory, transport
+from phojax.md.transport import transport
 from phojax.md.transport_record import transport_record
 from phojax.potentials.catalogue import potential
 from phojax.screening.row import row_from_potential

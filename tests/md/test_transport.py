@@ -5,8 +5,10 @@ import pytest
 import walks
 from scipy.signal import lfilter
 
+from phojax.md.activation import activation
+from phojax.md.observed import observed_of_trajectory
 from phojax.md.trajectory import Trajectory
-from phojax.md.transport import activation, observed_of_trajectory, transport
+from phojax.md.transport import transport
 from phojax.md.vdos import KELVIN
 
 KB_meV = 0.08617333

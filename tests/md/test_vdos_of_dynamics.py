@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from dynamics import Protocol, at_temperatures, salt_of_springs
 
+from phojax.md.observed import observed_of_sums
 from phojax.md.run import run
-from phojax.md.transport import observed_of_sums, transport
+from phojax.md.transport import transport
 from phojax.units import frequency_THz
 
 

@@ -67,9 +67,9 @@ def test_batched_crystals_are_those_analysed_alone():
 
 def test_crystals_of_two_sizes_share_a_shape(monkeypatch):
     """Padding atoms, lattice vectors, bonds and q change nothing."""
-    from phojax.screening import batch, mode_table
+    from phojax.screening import batch, subjects
 
-    for module in (batch, mode_table):
+    for module in (batch, subjects):
         monkeypatch.setattr(module, "larger_size", lambda atoms: 6)
     items = [crystal(reference.rocksalt), crystal(reference.triclinic)]
     found, report = analysed_batch(items, SETTINGS)

@@ -16,11 +16,11 @@ from phojax.io.records import read_modes, write_modes
 from phojax.md.checkpoint import RunCheckpoints
 from phojax.md.framework import FrameworkCheck, framework_check, polyanions_after
 from phojax.md.integrator import Frames
+from phojax.md.observed import Observed, observed_of_sums
 from phojax.md.protocol import Protocol
 from phojax.md.run import Run, Watch, run
 from phojax.md.systems import Systems, systems
 from phojax.md.trajectory import Trajectory
-from phojax.md.transport import Observed, observed_of_sums
 from phojax.potentials.contract import Potential
 from phojax.relax import Relaxation
 from phojax.screening.prepare import planned, relaxed

@@ -23,7 +23,6 @@ from phojax.relax_together import driven_together
 from phojax.rooms import Room, room_of, shared_rooms
 from phojax.screening.analysis import analysed_together, planned_points
 from phojax.screening.batch import CrystalInput, analysed_batch
-from phojax.screening.mode_table import rounded, shape_of
 from phojax.screening.prepare import (
     Plan,
     Prepared,
@@ -34,6 +33,7 @@ from phojax.screening.prepare import (
     with_force_constants,
 )
 from phojax.screening.row import row_of_prepared
+from phojax.screening.subjects import rounded, shape_of
 from phojax.threads import in_threads
 
 Tell = Callable[[str, int, int], None]

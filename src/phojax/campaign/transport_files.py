@@ -13,10 +13,12 @@ from phojax.io.records import read_record, write_modes
 from phojax.io.structures import write_structure
 from phojax.io.trajectory_writers import write_ase_traj, write_extxyz, write_trajectory_npz
 from phojax.io.volumetric import write_chgcar, write_cube
+from phojax.md.activation import Activation, activation
 from phojax.md.density import IonDensity
 from phojax.md.diffusion import Diffusion
+from phojax.md.observed import Observed
 from phojax.md.trajectory import Trajectory
-from phojax.md.transport import Activation, Observed, Transport, activation, transport
+from phojax.md.transport import Transport, transport
 from phojax.md.transport_record import activation_record, transport_record
 from phojax.plots.figures import save_figure
 from phojax.plots.transport import (

@@ -27,8 +27,9 @@ from phojax.md.jumps import (
     sites_from_density,
     sites_from_structure,
 )
+from phojax.md.observed import Observed, observed_of_trajectory
 from phojax.md.trajectory import Trajectory
-from phojax.md.transport import SMOOTHING, Observed, observed_of_trajectory
+from phojax.md.transport import SMOOTHING
 from phojax.screening.row import versions
 from phojax.screening.store import Checkpoint, key_of
 from phojax.structure import Structure, structure

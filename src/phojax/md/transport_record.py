@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
+from phojax.md.activation import Activation
 from phojax.md.channels import percolation_barriers
 from phojax.md.diffusion import Diffusion
-from phojax.md.transport import Activation, Transport
+from phojax.md.transport import Transport
 
 Record = dict[str, Any]
 

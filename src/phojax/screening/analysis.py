@@ -26,18 +26,9 @@ from phojax.force_constants.sum_rules import group_average, preserving
 from phojax.modes import Modes
 from phojax.nac import BornCharges
 from phojax.screening.eigenpairs import points_at_a_time
-from phojax.screening.mode_table import (
-    ModeTable,
-    Points,
-    Shape,
-    Solved,
-    Subject,
-    rounded,
-    shape_of,
-    solved_modes,
-    width_of,
-)
+from phojax.screening.mode_table import ModeTable, Points, Solved, solved_modes
 from phojax.screening.settings import PhononSettings
+from phojax.screening.subjects import Shape, Subject, rounded, shape_of, width_of
 from phojax.screening.sums import MeshSums, SumsInput, mesh_sums
 from phojax.symmetry import SpaceGroup, symmetrized_tensors
 from phojax.units import eigenvalue_from_THz

@@ -16,8 +16,8 @@ from phojax.force_constants import ForceConstants
 from phojax.nac import BornCharges
 from phojax.screening.analysis import Analysis, Planned, analysed_together, planned_points
 from phojax.screening.eigenpairs import points_at_a_time
-from phojax.screening.mode_table import Shape, larger_size, rounded, shape_of
 from phojax.screening.settings import PhononSettings
+from phojax.screening.subjects import Shape, larger_size, rounded, shape_of
 from phojax.symmetry import SpaceGroup
 
 _PATH_BYTES = 2e9  # eigenvectors of band paths that are alive at once

@@ -8,49 +8,26 @@ D, which are moved above the spectrum, and padding q have no weight.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Complex, Float
 
-from phojax.checks import fail
-from phojax.descriptors.coupling import Bonds, coupling, coupling_paper, padded_bonds
+from phojax.descriptors.coupling import coupling, coupling_paper
 from phojax.descriptors.displacements import displacement_tensors, mode_displacements, oscillators
 from phojax.descriptors.participation import (
     participation_ratio,
     participation_ratio_mass_weighted,
 )
-from phojax.dynmat import Interpolation
 from phojax.modes import (
     Modes,
     atomic_weights,
     degenerate_blocks,
 )
-from phojax.nac import padded_dipoles
-from phojax.pytree import pytree
 from phojax.screening.eigenpairs import points_at_a_time, solved
+from phojax.screening.subjects import Shape, Subject, padded, shape_of, stacked
 from phojax.units import THZ
-
-
-@pytree()
-class Subject:
-    """A crystal to be analysed.
-
-    Attributes:
-        held: Its force constants, laid out for interpolation.
-        mobile: Its mobile ions.
-        among: Their bonds to the host.
-        members: The groups of atoms that densities of states are made of.
-        width: Range of λ by which eigenvalues are degenerate.
-    """
-
-    held: Interpolation
-    mobile: Bool[Array, " atom"]
-    among: Bonds
-    members: Bool[Array, "group atom"]
-    width: Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -128,77 +105,6 @@ class Solved:
     eigenvectors: np.ndarray | None
 
 
-_SMALL = 16  # atoms of a crystal whose modes take less time than a compilation
-
-
-class Shape(NamedTuple):
-    """The padded shape that crystals share: what is compiled once."""
-
-    atoms: int
-    vectors: int
-    reciprocal: int
-    bonds: int
-    ions: int
-    groups: int
-    crystals: int
-
-
-def shape_of(subjects: Sequence[Subject]) -> Shape:
-    """Return the smallest shape that holds all of them."""
-
-    def largest(f):
-        return max(f(s) for s in subjects)
-
-    return Shape(
-        largest(lambda s: len(s.held.crystal)),
-        largest(lambda s: len(s.held.lattice)),
-        largest(lambda s: len(s.held.dipoles.reciprocal) if s.held.dipoles else 0),
-        largest(lambda s: len(s.among.mobile)),
-        largest(lambda s: len(s.among.ions)),
-        largest(lambda s: len(s.members)),
-        len(subjects),
-    )
-
-
-def rounded(shape: Shape, *, alone: bool = False) -> Shape:
-    """Return the shape with every length rounded up to one of few.
-
-    Args:
-        shape: Of crystals that go through together.
-        alone: There is one, and small ones are padded to fewer sizes still: they take no time
-            beside that of the compiler.
-    """
-    atoms = larger_size(shape.atoms)
-    if alone and shape.atoms <= _SMALL:
-        atoms = -(-shape.atoms // 4) * 4
-
-    def up(count, step):
-        return -(-count // step) * step
-
-    def power(count, least):
-        return max(least, 2 ** int(np.ceil(np.log2(max(1, count)))))
-
-    return Shape(
-        atoms=atoms,
-        vectors=power(shape.vectors, 128),
-        reciprocal=power(shape.reciprocal, 128),
-        bonds=power(shape.bonds, 64),
-        ions=atoms,
-        groups=up(shape.groups, 4),
-        crystals=2 ** int(np.ceil(np.log2(shape.crystals))),
-    )
-
-
-def larger_size(atoms: int) -> int:
-    """Return the padded number of atoms: 1 to 6, then steps of about a fifth."""
-    size = 6
-    if atoms <= size:
-        return atoms
-    while size < atoms:
-        size = int(np.ceil(1.2 * size))
-    return size
-
-
 def solved_modes(
     subjects: Sequence[Subject],
     points: Sequence[Points],
@@ -227,7 +133,7 @@ def solved_modes(
     if chunk is None:
         longest = max(len(p.q) for p in points)
         chunk = min(points_at_a_time(shape.atoms, shape.crystals), longest)
-    together = _stacked([_padded(s, shape) for s in subjects])
+    together = stacked([padded(s, shape) for s in subjects])
     while True:
         try:
             return _in_chunks(subjects, points, together, temperatures, floor, chunk, eigenvectors)
@@ -358,55 +264,6 @@ def _described(
     return table, U
 
 
-def width_of(held: Interpolation) -> float:
-    """Return the range of λ over Γ and the seven points halfway to reciprocal lattice vectors.
-
-    A scale for `degenerate_blocks` that does not depend on the q-points of a calculation; by numpy,
-    from the short-ranged force constants.
-    """
-    corners = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
-    sign = np.cos(np.pi * corners @ np.asarray(held.lattice).T)
-    D = np.tensordot(sign, np.asarray(held.values), 1)
-    root = np.repeat(1 / np.sqrt(np.asarray(held.crystal.masses)), 3)
-    values = np.linalg.eigvalsh((D + D.transpose(0, 2, 1)) / 2 * root[:, None] * root)
-    return float(np.ptp(values))
-
-
-def _padded(subject: Subject, shape: Shape) -> Subject:
-    """Return the subject in a larger shape, padded by numpy: nothing to compile."""
-    held = subject.held
-    crystal, vectors = held.crystal, shape.vectors - len(held.lattice)
-    extra = shape.atoms - len(crystal)
-    assert held.exact is None or extra == 0
-
-    def pad(values, *widths, **how):
-        return jnp.asarray(np.pad(np.asarray(values), [(0, w) for w in widths], **how))
-
-    larger = replace(
-        crystal,
-        positions=pad(crystal.positions, extra, 0),
-        numbers=pad(crystal.numbers, extra),
-        masses=pad(crystal.masses, extra, constant_values=1.0),
-    )
-    charged = held.dipoles
-    if charged is not None:
-        charged = padded_dipoles(charged, shape.atoms, shape.reciprocal)
-    return Subject(
-        Interpolation(
-            larger,
-            pad(held.lattice, vectors, 0),
-            pad(held.values, vectors, 3 * extra, 3 * extra),
-            charged,
-            held.free,
-            held.exact,
-        ),
-        pad(subject.mobile, extra),
-        padded_bonds(subject.among, shape.bonds, shape.ions),
-        pad(subject.members, shape.groups - len(subject.members), extra),
-        subject.width,
-    )
-
-
 def described(
     subject: Subject, q: Float[Array, "q 3"], values, E, temperatures, floor
 ) -> dict[str, Array]:
@@ -414,14 +271,3 @@ def described(
     weights = jnp.full((1, 1, len(q)), 1 / len(q))
     together = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], subject)
     return _describe(together, q[None], weights, values, E, temperatures, jnp.asarray(floor))[0]
-
-
-def _stacked(subjects: Sequence[Subject]) -> Subject:
-    kinds = {jax.tree.structure(s) for s in subjects}
-    if len(kinds) > 1:
-        raise fail(
-            "crystals with and without dipoles, or free and held ones, in one batch",
-            "crystals of one kind",
-            "Sort them first",
-        )
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *subjects)
