@@ -82,7 +82,7 @@ def vibrations(
         InputError: values that are not finite.
     """
     rows = evaluated(route, here.potential, here.crystal, on_part)
-    E = energy(here.potential, here.crystal, here.graph) - zero
+    E = _energy(here) - zero
     return route.vibrations(_assembled(route, rows, here.crystal), here.crystal, E)
 
 
@@ -112,7 +112,7 @@ def value_and_gradient(
 
     model, crystal = here.potential, here.crystal
     rows = evaluated(route, model, crystal, told("rows"))
-    E = energy(model, crystal, here.graph) - zero
+    E = _energy(here) - zero
 
     value, found, by_D, (by_rows, by_x, by_cell, by_masses, by_E) = _of_rows(
         objective, route, rows, crystal, E
@@ -154,6 +154,11 @@ def _largest_slope(here: Minimum) -> float:
 @jax.jit
 def _slope(here: Minimum):
     return slope(here, jnp.zeros(here.dimension))
+
+
+@jax.jit
+def _energy(here: Minimum):
+    return energy(here.potential, here.crystal, here.graph)
 
 
 @partial(jax.jit, static_argnums=0)
