@@ -2,7 +2,7 @@
 
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from ase.data import atomic_numbers
 from phojax.campaign.md_runs import Moved, Prepared, in_precision, moved, observed_of, stopped
 from phojax.campaign.phonons import relaxed_member
 from phojax.campaign.settings import KeyMaker, ScreenSettings
+from phojax.campaign.stages import Tell
 from phojax.campaign.store import Record, Store
 from phojax.campaign.transport_files import write_transport
 from phojax.checks import InputError
@@ -20,9 +21,6 @@ from phojax.relax_together import out_of_memory
 from phojax.screening.prepare import supercell_of
 from phojax.screening.row import versions
 from phojax.screening.store import key_of
-
-Tell = Callable[[str, int, int], None]
-"""(what, steps done, of) -> None."""
 
 _CHECKPOINT_EVERY = 1000
 

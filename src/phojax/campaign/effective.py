@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from phojax.campaign.phonons import Tell, relaxed_member
+from phojax.campaign.phonons import relaxed_member
 from phojax.campaign.row_files import write_row_files
 from phojax.campaign.settings import KeyMaker, ScreenSettings
+from phojax.campaign.stages import Tell, compute_stage
 from phojax.campaign.store import Store
-from phojax.compiled import let_go_of_compiled
 from phojax.potentials.contract import Potential
 from phojax.screening.effective import effective_rows, effective_summary, sampling_potential
 from phojax.screening.prepare import with_force_constants
@@ -33,40 +33,27 @@ def compute_effective(
         model: In float64.
         tell: Where progress is told.
     """
-    maker, how = KeyMaker(model, settings), settings.effective
+    maker, how, asked = KeyMaker(model, settings), settings.effective, settings.phonons
     assert how is not None
     sampled, precision = sampling_potential(model)
-    asked, computed = settings.phonons, 0
-    for number, name in enumerate(names):
-        tell("effective phonons", number, len(names))
-        candidate = store.given(name)
-        assert candidate.structure is not None
-        key = maker.keys(candidate.structure).effective
-        if store.is_done(name, "effective", key):
-            continue
-        computed += 1
-        try:
-            plan, relaxation, keys = relaxed_member(store, name, settings, model, maker)
-            made = with_force_constants(
-                plan, relaxation, model, asked,
-                checkpoint=store.checkpoint(name, keys.force_constants),
-            )  # fmt: skip
-            keep = Checkpoint(store.place(name) / "stages" / "effective", key)
-            rows = effective_rows(
-                name, made, sampled, asked, how, asked.temperatures, checkpoint=keep
-            )
-            for one in rows:
-                place = store.place(name) / f"effective-{one.temperature:g}K"
-                write_row_files(place, one.row)
-            found = {f"{one.temperature:g}": effective_summary(one) for one in rows}
-            stage = {"temperatures": found, "precision": precision, "versions": versions()}
-            store.done(name, "effective", key, stage)
-            keep.clear()
-        except Exception as error:  # one bad crystal never stops the others
-            store.failed(name, "effective", key, error)
-        let_go_of_compiled()
-    tell("effective phonons", len(names), len(names))
-    return computed
+
+    def computed(name: str, key: str):
+        plan, relaxation, keys = relaxed_member(store, name, settings, model, maker)
+        made = with_force_constants(
+            plan, relaxation, model, asked,
+            checkpoint=store.checkpoint(name, keys.force_constants),
+        )  # fmt: skip
+        keep = Checkpoint(store.place(name) / "stages" / "effective", key)
+        rows = effective_rows(name, made, sampled, asked, how, asked.temperatures, checkpoint=keep)
+        for one in rows:
+            write_row_files(store.place(name) / f"effective-{one.temperature:g}K", one.row)
+        found = {f"{one.temperature:g}": effective_summary(one) for one in rows}
+        return {"temperatures": found, "precision": precision, "versions": versions()}, keep
+
+    return compute_stage(
+        "effective", "effective phonons", store, names, maker, lambda keys: keys.effective,
+        computed, tell,
+    )  # fmt: skip
 
 
 __all__ = ["compute_effective"]

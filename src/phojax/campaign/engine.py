@@ -24,13 +24,12 @@ from phojax.campaign.effective import compute_effective
 from phojax.campaign.moduli import compute_moduli
 from phojax.campaign.phonons import Shared, compute_phonons
 from phojax.campaign.settings import ScreenSettings
+from phojax.campaign.stages import Tell
 from phojax.campaign.store import Store
 from phojax.checks import fail
 from phojax.compiled import Compilations, peak_memory_bytes
 from phojax.potentials.catalogue import potential
 from phojax.potentials.contract import Potential
-
-Tell = Callable[[str, int, int], None]
 
 _LATER = {
     "moduli": compute_moduli, "effective": compute_effective, "dynamics": compute_dynamics,

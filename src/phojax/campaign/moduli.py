@@ -1,6 +1,6 @@
 """Elastic moduli of crystals: of one, for `phojax elastic`, and as a stage of a screen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,8 +8,8 @@ import jax
 
 from phojax.campaign.phonons import relaxed_member
 from phojax.campaign.settings import KeyMaker, ScreenSettings
+from phojax.campaign.stages import Tell, compute_stage
 from phojax.campaign.store import Store
-from phojax.compiled import let_go_of_compiled
 from phojax.elastic import elastic_tensor, elastic_tensor_from_strain
 from phojax.elastic.record import elastic_record
 from phojax.potentials.contract import Potential
@@ -25,9 +25,6 @@ STRAIN = 0.01
 
 # Moduli ask for a crystal at rest more than phonons do.
 _FORCE, _STRESS = 1e-4, 2e-5
-
-Tell = Callable[[str, int, int], None]
-"""(what, done, of) -> None."""
 
 
 def at_rest(settings: PhononSettings) -> PhononSettings:
@@ -118,29 +115,18 @@ def compute_moduli(
     """
     maker = KeyMaker(model, settings)
     strain = route(model, None, 0.0)
-    computed = 0
-    for number, name in enumerate(names):
-        tell("moduli", number, len(names))
-        candidate = store.given(name)
-        assert candidate.structure is not None
-        key = maker.keys(candidate.structure).moduli
-        if store.is_done(name, "moduli", key):
-            continue
-        computed += 1
-        try:
-            plan, relaxation, _ = relaxed_member(store, name, settings, model, maker)
-            if relaxation is not None:
-                plan = replace(plan, primitive=relaxation.structure)
-            keep = Checkpoint(store.place(name) / "moduli", key)
-            _, found = moduli(
-                plan, model, at_rest(settings.phonons), strain, 0.0, checkpoint=keep
-            )  # fmt: skip
-            store.done(name, "moduli", key, {**found, "versions": versions()})
-        except Exception as error:  # one bad crystal never stops the others
-            store.failed(name, "moduli", key, error)
-        let_go_of_compiled()
-    tell("moduli", len(names), len(names))
-    return computed
+
+    def computed(name: str, key: str):
+        plan, relaxation, _ = relaxed_member(store, name, settings, model, maker)
+        if relaxation is not None:
+            plan = replace(plan, primitive=relaxation.structure)
+        keep = Checkpoint(store.place(name) / "moduli", key)
+        _, found = moduli(plan, model, at_rest(settings.phonons), strain, 0.0, checkpoint=keep)
+        return {**found, "versions": versions()}, keep
+
+    return compute_stage(
+        "moduli", "moduli", store, names, maker, lambda keys: keys.moduli, computed, tell
+    )
 
 
 __all__ = ["STRAIN", "at_rest", "compute_moduli", "moduli", "route"]

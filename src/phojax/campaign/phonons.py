@@ -7,13 +7,14 @@ screen that goes on computes what it would have computed.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import jax
 
 from phojax.campaign.row_files import write_row_files
 from phojax.campaign.settings import KeyMaker, Keys, ScreenSettings
+from phojax.campaign.stages import Tell
 from phojax.campaign.store import Store
 from phojax.compiled import let_go_of_compiled
 from phojax.force_constants.parts import at_a_time
@@ -35,9 +36,6 @@ from phojax.screening.prepare import (
 from phojax.screening.row import row_of_prepared
 from phojax.screening.subjects import rounded, shape_of
 from phojax.threads import in_threads
-
-Tell = Callable[[str, int, int], None]
-"""(stage, crystals done, of) -> None."""
 
 _COMPILATION = 2e4  # of a Hessian, in products of one atom's row
 _TOGETHER = 32  # crystals whose force constants are in memory at once
