@@ -2,12 +2,15 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from phojax.design.problem import Problem, Variables
 from phojax.forces import energy
+from phojax.potentials.contract import Potential
 from phojax.potentials.pair import symbol_number
 from phojax.structure import STANDARD_MASSES, Structure, structure
 
@@ -52,7 +55,12 @@ def _crystal(given: Problem, numbers: np.ndarray) -> Structure:
 
 def _energy(given: Problem, numbers: np.ndarray) -> float:
     crystal, model = _crystal(given, numbers), given.potential
-    return float(energy(model, crystal, model.graph(crystal, model.capacity(crystal))))
+    return float(_energy_of(model, crystal, model.capacity(crystal)))
+
+
+@partial(jax.jit, static_argnames="capacity")
+def _energy_of(model: Potential, crystal: Structure, capacity):
+    return energy(model, crystal, model.graph(crystal, capacity))
 
 
 def _orders(given: Problem, amounts: np.ndarray) -> tuple[list[np.ndarray], bool]:
