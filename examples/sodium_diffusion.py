@@ -19,10 +19,11 @@ import jax.numpy as jnp
 
 import phojax as px
 from phojax.md.checkpoint import RunCheckpoints
+from phojax.md.observed import observed_of_sums
 from phojax.md.protocol import Protocol
 from phojax.md.run import run
 from phojax.md.systems import systems
-from phojax.md.transport import observed_of_sums, transport
+from phojax.md.transport import transport
 
 jax.config.update("jax_enable_x64", True)
 
