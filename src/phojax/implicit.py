@@ -189,6 +189,20 @@ def moved(
     return strained(crystal if strain is None else strained(crystal, strain), own)
 
 
+def enthalpy(
+    here: Minimum,
+    y: Float[Array, " y"],
+    potential: Potential | None = None,
+    pressure: Scalar | None = None,
+    strain: Float[Array, "3 3"] | None = None,
+) -> Float[Array, ""]:
+    """Return E + pV at y in eV; traceable. What is None is that of the minimum."""
+    model = here.potential if potential is None else potential
+    p = here.pressure if pressure is None else pressure
+    crystal = moved(here, y, strain)
+    return energy(model, crystal, here.graph) + p * crystal.volume
+
+
 def slope(
     here: Minimum,
     y: Float[Array, " y"],
@@ -196,15 +210,8 @@ def slope(
     pressure: Scalar | None = None,
     strain: Float[Array, "3 3"] | None = None,
 ) -> Float[Array, " y"]:
-    """Return g(y; θ) = ∂(E + pV)/∂y in eV/Å; traceable. What is None is that of the minimum."""
-    model = here.potential if potential is None else potential
-    p = here.pressure if pressure is None else pressure
-
-    def enthalpy(y):
-        crystal = moved(here, y, strain)
-        return energy(model, crystal, here.graph) + p * crystal.volume
-
-    return jax.grad(enthalpy)(y)
+    """Return g(y; θ) = ∂(E + pV)/∂y in eV/Å; traceable. Arguments as those of `enthalpy`."""
+    return jax.grad(enthalpy, argnums=1)(here, y, potential, pressure, strain)
 
 
 def curvature_product(here: Minimum, v: Float[Array, " y"]) -> Float[Array, " y"]:
@@ -297,6 +304,7 @@ __all__ = [
     "Minimum",
     "Solve",
     "curvature_product",
+    "enthalpy",
     "graph_of",
     "minimum",
     "minimum_at",

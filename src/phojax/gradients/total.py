@@ -23,7 +23,7 @@ from phojax.coordinates import coordinates
 from phojax.forces import energy
 from phojax.gradients.route import Route, evaluated, floating, pulled
 from phojax.gradients.vibrations import Vibrations
-from phojax.implicit import Minimum, Solve, moved, slope, solved
+from phojax.implicit import Minimum, Solve, enthalpy, moved, slope, solved
 from phojax.structure import Structure, strained
 
 Objective = Callable[[Vibrations], Float[Array, ""]]
@@ -237,14 +237,18 @@ def _energy_pulled(here: Minimum, by_E):
 
 @jax.jit
 def _slope_pulled(here: Minimum, cotangent):
+    """Return cᵀ ∂g/∂θ for parameters, pressure and strain, of the enthalpy's derivative along c."""
     leaves, rebuilt = floating(here.potential.params)
 
-    def of(leaves, pressure, strain):
+    def along(leaves, pressure, strain):
         model = replace(here.potential, params=rebuilt(leaves))
-        return slope(here, jnp.zeros(here.dimension), model, pressure, strain)
 
-    _, back = jax.vjp(of, leaves, here.pressure, jnp.zeros((3, 3)))
-    return back(cotangent)
+        def of(y):
+            return enthalpy(here, y, model, pressure, strain)
+
+        return jax.jvp(of, (jnp.zeros(here.dimension),), (cotangent,))[1]
+
+    return jax.grad(along, argnums=(0, 1, 2))(leaves, here.pressure, jnp.zeros((3, 3)))
 
 
 __all__ = ["Gradient", "Objective", "value_and_gradient", "vibrations"]
