@@ -24,6 +24,7 @@ from phojax.potentials.ewald import ewald, summed
 from phojax.potentials.pair import buckingham
 from phojax.structure import structure
 
+jax.config.update("jax_enable_x64", True)  # before the potential's parameters are made
 GPA = 0.006241509  # eV/Å³
 IONS = summed(
     buckingham({("Na", "Cl"): (1092.3, 0.321, 0.0)}, cutoff=7.0),
@@ -44,7 +45,6 @@ def no_spheres(found, T=300.0, floor=1e-6):
 
 def main(say=print):
     """Return s and its gradient."""
-    jax.config.update("jax_enable_x64", True)
     a, c, u = 4.72, 5.58, 0.49
     cell = np.array([[a, 0, 0], [-a / 2, a * np.sqrt(3) / 2, 0], [0, 0, c]])
     x = [[1 / 3, 2 / 3, 0], [2 / 3, 1 / 3, 0.5], [1 / 3, 2 / 3, u], [2 / 3, 1 / 3, 0.5 + u]]

@@ -47,6 +47,16 @@ def test_lines_of_the_readme():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def test_the_potential_of_an_example_is_in_double_precision():
+    """By itself, as a reader runs it: here the tests have switched that on."""
+    code = """
+import runpy, jax
+made = runpy.run_path("examples/own_descriptor.py")["IONS"]
+assert all(x.dtype == "float64" for x in jax.tree.leaves(made.params)), made.params
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_examples_are_short():
     for path in (ROOT / "examples").glob("*.py"):
         assert len(path.read_text().splitlines()) <= 100, path

@@ -15,6 +15,12 @@ def fail(given: str, expected: str, remedy: str = "") -> InputError:
     return InputError(f"{given}; expected {expected}" + (f". {remedy}" if remedy else ""))
 
 
+def said_by(error: BaseException) -> str:
+    """Return the kind of an error, and what it says where it says something."""
+    text = str(error).strip()
+    return type(error).__name__ + (f": {text}" if text else "")
+
+
 def check_shape(name: str, value: Any, shape: Sequence[int | None], why: str = "") -> None:
     """Raise InputError unless `value` has `shape`, None standing for any length."""
     given = tuple(np.shape(value))

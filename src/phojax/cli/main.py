@@ -86,5 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"phojax: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nphojax: interrupted; the same command goes on from here", file=sys.stderr)
+        then = "goes on from here" if getattr(options, "resumes", True) else "starts anew"
+        print(f"\nphojax: interrupted; the same command {then}", file=sys.stderr)
         return INTERRUPTED

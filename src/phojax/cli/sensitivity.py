@@ -52,12 +52,14 @@ def add_parser(commands) -> None:
     add_objective(parser)
     add = parser.add_argument
     add("--no-figures", action="store_true", help="no figure")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, resumes=False)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     target = options.out / "sensitivity.json"
+    if options.mesh and min(options.mesh) < 1:
+        raise fail(f"--mesh {' '.join(map(str, options.mesh))}", "three positive numbers")
     check_out(options.out, target)
     model = potential(options.potential).astype(jnp.float64)
     start = primitive_cell(read_structure(options.structure), 1e-3)

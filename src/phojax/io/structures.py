@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, filetype
 from ase.neighborlist import neighbor_list
 
-from phojax.checks import InputError, fail
+from phojax.checks import InputError, fail, said_by
 from phojax.convert import ase_atoms, structure_from_ase
 from phojax.io.atomic import replacing
 from phojax.io.cif import cif_text, read_cif
@@ -121,7 +121,7 @@ def _read_atoms(path: pathlib.Path) -> Atoms:
             ) from error
         except Exception as error:  # each of ASE's parsers fails in its own way
             raise fail(
-                f"reading it fails with {type(error).__name__}: {error}",
+                f"reading it fails with {said_by(error)}",
                 "a complete file with known elements",
                 "It may be cut short or of another format than its name says",
             ) from error

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from phojax.checks import InputError
+from phojax.checks import InputError, said_by
 from phojax.convert import ase_atoms
 from phojax.io.sources.metadata import standard
 from phojax.io.structures import check_distances
@@ -59,7 +59,7 @@ def entry(
     except InputError as error:
         return Candidate(name, None, known, str(error), (*remarks, *more))
     except Exception as error:  # parsers and other packages' constructors fail in their own ways
-        message = f"reading it fails with {type(error).__name__}: {error}"
+        message = f"reading it fails with {said_by(error)}"
         return Candidate(name, None, known, message, (*remarks, *more))
     return Candidate(name, crystal, known, "", (*remarks, *more))
 

@@ -9,7 +9,7 @@ from typing import Any
 import ase.io
 from ase import Atoms
 
-from phojax.checks import InputError, fail
+from phojax.checks import InputError, fail, said_by
 from phojax.io.cif import atoms_of_block, cif_blocks
 from phojax.io.sources.entries import FRAME, entry
 from phojax.io.sources.metadata import identifier, scalars
@@ -108,9 +108,7 @@ def _cif_entries(path: pathlib.Path, stem: str, where: dict[str, Any]) -> list[C
     except InputError:
         raise
     except Exception as error:  # ASE's parser fails in many ways
-        raise fail(
-            f"reading it fails with {type(error).__name__}: {error}", "a complete CIF"
-        ) from error
+        raise fail(f"reading it fails with {said_by(error)}", "a complete CIF") from error
 
     def builder(block) -> Callable[[], Structure]:
         return lambda: checked_structure(atoms_of_block(block))
