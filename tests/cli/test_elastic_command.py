@@ -61,6 +61,15 @@ def test_finite_strains_agree_and_options_recompute(argon, by_derivatives, tmp_p
     assert table["bulk_GPa"][0] == pytest.approx(record_of(tmp_path)["bulk_GPa"])
 
 
+def test_a_folder_of_another_command_is_refused(argon, tmp_path, capsys):
+    """Its records would be replaced."""
+    (tmp_path / "phonons.csv").write_text("name\nAr\n")
+    command = ["elastic", str(argon), "--potential", "lj:Ar", "--out", str(tmp_path)]
+    assert main(command) == 2
+    assert "results of `phojax phonons`" in capsys.readouterr().err
+    assert not (tmp_path / "Ar").exists()
+
+
 def test_what_is_wrong_is_told(argon, tmp_path, capsys):
     write(tmp_path / "stretched.cif", bulk("Ar", "fcc", a=6.6, cubic=True))
     write(tmp_path / "NaCl.cif", bulk("NaCl", "rocksalt", a=5.6, cubic=True))

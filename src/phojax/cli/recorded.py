@@ -18,6 +18,12 @@ from phojax.compiled import let_go_of_compiled
 from phojax.io.records import read_record, write_record
 from phojax.screening.store import Checkpoint
 
+_TABLES = (
+    "phonons.csv", "md.csv", "diffusion.csv", "elastic.csv", "effective.csv", "evaluate.csv",
+    "expand.csv", "fit.csv", "snapshots.csv",
+)  # fmt: skip
+"""Of commands that leave a folder with a record for each input."""
+
 Record = dict[str, Any]
 Rows = list[dict[str, Any]]
 
@@ -130,7 +136,19 @@ def recorded(
 
 
 def check_out(out: pathlib.Path, table: pathlib.Path | None = None) -> None:
-    """Make the folder of results; InputError where it or the table in it cannot be written."""
+    """Make the folder of results.
+
+    Raises:
+        InputError: where it or the table in it cannot be written; where the table of another
+            command is there, whose records those of this one would replace.
+    """
+    own = None if table is None else table.name
+    for other in _TABLES if own in _TABLES else ():
+        if other != own and (out / other).is_file():
+            raise fail(
+                f"--out {out}, where results of `phojax {other.removesuffix('.csv')}` are",
+                "a folder of its own for each command", "Choose another --out",
+            )  # fmt: skip
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
